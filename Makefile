@@ -1,0 +1,40 @@
+# Every target installs what it needs first; Python, git and make are all that must be there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test lint bench docs constraints clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[all,dev]'
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/aaconv demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/attention.py
+
+docs: install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[docs]'
+	$(BIN)/sphinx-build --fail-on-warning docs docs/_build
+
+constraints:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --no-header \
+		--no-emit-index-url --upgrade --output-file constraints.txt pyproject.toml
+	sed -i '1i # Versions that are tested together. Made by `make constraints`; no download addresses.' constraints.txt
+
+clean:
+	rm -rf $(VENV) docs/_build

@@ -1,0 +1,72 @@
+"""Figures. Each function returns a matplotlib figure and shows nothing.
+
+Letters: N heads, H W attention grid, E image edge in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers
+MAP_COLOURS = "magma"
+
+
+def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], chance: float | None = None) -> Figure:
+    """Accuracy and loss against optimiser steps, a colour a run; training dashed, held-out data solid."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for colour, (name, rows) in zip(COLOURS, histories.items(), strict=False):
+        steps = [row["step"] for row in rows]
+        for axes, metric in ((left, "accuracy"), (right, "loss")):
+            axes.plot(steps, [row[f"train_{metric}"] for row in rows], "--", color=colour, label=f"{name}, training")
+            axes.plot(steps, [row[f"val_{metric}"] for row in rows], "-", color=colour, label=f"{name}, held out")
+    if chance is not None:
+        left.axhline(chance, color="0.5", linewidth=0.8, linestyle=":", label="chance")
+    left.set(xlabel="optimiser step", ylabel="accuracy", ylim=(None, 1))
+    right.set(xlabel="optimiser step", ylabel="cross-entropy")
+    left.legend(fontsize=8, frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_attention(rows: Sequence[tuple[Tensor, Tensor, tuple[int, int], str]], marked: str = "query") -> Figure:
+    """What a marked cell attends to, an image a row: the image, then the map of each head over it.
+
+    Args:
+        rows: For each image its pixels [E, E], the heads' maps [N, H, W], the query's (row, column) on the
+            attention grid, and a caption.
+        marked: Title of the first column.
+    """
+    heads = len(rows[0][1])
+    figure = Figure(figsize=(1.7 * (heads + 1), 1.85 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), heads + 1, squeeze=False)
+    for axes, (image, maps, query, caption) in zip(grid, rows, strict=True):
+        edge = image.shape[-1]
+        _show(axes[0], image, cmap="gray", vmin=0, vmax=255)
+        axes[0].set_ylabel(caption, fontsize=8)
+        for place, weights in zip(axes[1:], maps, strict=True):
+            _show(place, image, cmap="gray", vmin=0, vmax=255)
+            extent = (-0.5, edge - 0.5, edge - 0.5, -0.5)
+            place.imshow(weights, cmap=MAP_COLOURS, alpha=0.6, extent=extent, vmin=0, interpolation="nearest")
+        for place in axes:
+            _mark(place, query, edge / maps.shape[-2], edge / maps.shape[-1])
+    for place, title in zip(grid[0], [marked, *(f"head {i + 1}" for i in range(heads))], strict=True):
+        place.set_title(title, fontsize=9)
+    return figure
+
+
+def _show(axes: Any, image: Tensor, **options: Any) -> None:
+    axes.imshow(image, **options)
+    axes.set(xticks=[], yticks=[])
+
+
+def _mark(axes: Any, query: tuple[int, int], height: float, width: float) -> None:
+    """A frame around the query's cell."""
+    corner = (query[1] * width - 0.5, query[0] * height - 0.5)
+    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="#56B4E9", linewidth=1.8))

@@ -1,0 +1,95 @@
+"""Trained networks as safetensors files that say what they are; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from aaconv import __version__
+from aaconv._files import write_whole
+from aaconv.models import create_model
+
+KEY = "aaconv"  # of our entry in the file's metadata
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What it takes to rebuild a network and to feed it."""
+
+    model: str
+    classes: tuple[str, ...]
+    channels: int  # of an image: 1 grey, 3 colour
+    edge: int  # pixels an image is resized to
+    mean: tuple[float, ...]  # of each channel, images in 0..1
+    std: tuple[float, ...]
+    version: str = __version__
+
+    def build(self) -> nn.Module:
+        """The network, freshly initialised."""
+        return create_model(self.model, num_classes=len(self.classes), in_chans=self.channels, image_size=self.edge)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 [n, C, E, E] -> floats of mean 0 and deviation 1."""
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+
+def save_checkpoint(path: str | Path, model: nn.Module, card: ModelCard) -> None:
+    """Write weights and card; the file appears whole or not at all."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    metadata = {KEY: json.dumps(asdict(card))}
+    write_whole(path, lambda beside: beside.write_bytes(save(weights, metadata)))
+
+
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelCard]:
+    """The network of a file by ``save_checkpoint``, in evaluation mode, and its card.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not a checkpoint of ours, damaged, with missing, unknown or misshapen weights, or not finite.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            entry = (file.metadata() or {}).get(KEY)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no safetensors checkpoint: {error}") from error
+    if entry is None:
+        raise ValueError(f"{path} holds weights but no description of their network; make it with 'aaconv train'")
+    card = _read_card(path, entry)
+    bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise ValueError(f"{path} holds weights that are not finite: {', '.join(bad[:3])}")
+    model = card.build()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its network {card.model}: {' '.join(str(error).split())}") from error
+    return model.eval(), card
+
+
+def _read_card(path: str | Path, entry: str) -> ModelCard:
+    try:
+        values: dict[str, Any] = json.loads(entry)
+        known = {field.name for field in fields(ModelCard)}
+        card = ModelCard(**{name: _frozen(value) for name, value in values.items() if name in known})
+        sound = len(card.mean) == len(card.std) == card.channels and len(card.classes) > 0
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} has a damaged description: {error}") from error
+    if not sound:
+        raise ValueError(f"{path} has a damaged description: channels, mean, std or classes do not fit together")
+    return card
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
