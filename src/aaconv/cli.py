@@ -77,7 +77,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="aa_resnet10s", help="a network's name")
     parser.add_argument("--size", type=int, default=32, metavar="PIXELS", help="images are resized to this edge")
     parser.add_argument("--epochs", type=int, default=20, help="passes over the data")
-    parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images a step")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: 128, or all of fewer)")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.05, help="of AdamW")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and the images held out")
@@ -94,12 +94,17 @@ def _train(options: argparse.Namespace) -> None:
         data=options.data,
         edge=options.size,
         epochs=options.epochs,
-        batch_size=options.batch_size,
         lr=options.lr,
         weight_decay=options.weight_decay,
         seed=options.seed,
     )
-    run = train_on(settings, options.out, held_out=options.held_out, skip_broken=options.skip_broken)
+    run = train_on(
+        settings,
+        options.out,
+        batch_size=options.batch_size,
+        held_out=options.held_out,
+        skip_broken=options.skip_broken,
+    )
     print(f"held-out accuracy {run.history[-1]['val_accuracy']:.1%} after {len(run.history)} epochs")
     print(f"checkpoint: {run.weights}")
 

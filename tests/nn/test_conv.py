@@ -47,6 +47,7 @@ def test_output_grid_is_input_over_stride(geometry, size):
 
 
 @pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if g[2] != "same" or g[1] == 1], ids=str)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # nn.Conv2d's, of the twin
 def test_conv_branch_is_conv2d(geometry):
     """Convolution first, with nn.Conv2d's own arguments and meaning."""
     layer = layer_of(6, 12, *geometry[:5], True, geometry[5])

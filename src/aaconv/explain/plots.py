@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers
-MAP_COLOURS = "magma"
+QUERY_COLOUR, ATTENDED_COLOUR = "#56B4E9", "#E69F00"
 
 
 def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], chance: float | None = None) -> Figure:
@@ -52,8 +54,7 @@ def plot_attention(rows: Sequence[tuple[Tensor, Tensor, tuple[int, int], str]], 
         axes[0].set_ylabel(caption, fontsize=8)
         for place, weights in zip(axes[1:], maps, strict=True):
             _show(place, image, cmap="gray", vmin=0, vmax=255)
-            extent = (-0.5, edge - 0.5, edge - 0.5, -0.5)
-            place.imshow(weights, cmap=MAP_COLOURS, alpha=0.6, extent=extent, vmin=0, interpolation="nearest")
+            _lay_over(place, weights, edge)
         for place in axes:
             _mark(place, query, edge / maps.shape[-2], edge / maps.shape[-1])
     for place, title in zip(grid[0], [marked, *(f"head {i + 1}" for i in range(heads))], strict=True):
@@ -62,11 +63,19 @@ def plot_attention(rows: Sequence[tuple[Tensor, Tensor, tuple[int, int], str]], 
 
 
 def _show(axes: Any, image: Tensor, **options: Any) -> None:
-    axes.imshow(image, **options)
+    axes.imshow(image.numpy(), **options)
     axes.set(xticks=[], yticks=[])
+
+
+def _lay_over(axes: Any, weights: Tensor, edge: int) -> None:
+    """One colour over the image, the stronger the larger the weight; the largest is nearly opaque."""
+    strength = 0.85 * weights / weights.max().clamp(min=1e-12)
+    colour = torch.tensor(to_rgb(ATTENDED_COLOUR)).expand(*weights.shape, 3)
+    extent = (-0.5, edge - 0.5, edge - 0.5, -0.5)
+    axes.imshow(torch.cat([colour, strength[..., None]], dim=-1).numpy(), extent=extent, interpolation="nearest")
 
 
 def _mark(axes: Any, query: tuple[int, int], height: float, width: float) -> None:
     """A frame around the query's cell."""
     corner = (query[1] * width - 0.5, query[0] * height - 0.5)
-    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="#56B4E9", linewidth=1.8))
+    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=QUERY_COLOUR, linewidth=1.8))

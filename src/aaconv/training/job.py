@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from aaconv.data.digit_pairs import digit_pairs
@@ -12,8 +13,17 @@ from aaconv.training.run import Settings, TrainedRun, train
 EMBEDDED = "digits"
 
 
-def train_on(settings: Settings, folder: str | Path, *, held_out: float = 0.2, skip_broken: bool = False) -> TrainedRun:
+def train_on(
+    settings: Settings,
+    folder: str | Path,
+    *,
+    batch_size: int | None = None,
+    held_out: float = 0.2,
+    skip_broken: bool = False,
+) -> TrainedRun:
     """Train on ``settings.data``: a folder of classes, or "digits" for the embedded pairs.
+
+    ``batch_size`` replaces that of the settings; None takes theirs, or all training images where those are fewer.
 
     Raises:
         FileNotFoundError: No such data folder.
@@ -26,4 +36,5 @@ def train_on(settings: Settings, folder: str | Path, *, held_out: float = 0.2, s
         data = load_folder(
             settings.data, edge=settings.edge, held_out=held_out, seed=settings.seed, skip_broken=skip_broken
         )
-    return train(data, settings, folder)
+    size = min(settings.batch_size, len(data.train)) if batch_size is None else batch_size
+    return train(data, replace(settings, batch_size=size), folder)

@@ -87,13 +87,7 @@ def train(data: ImageData, settings: Settings, folder: str | Path, title: str = 
     task = ClassificationTask(card.build(), card, lr=settings.lr, weight_decay=settings.weight_decay, total_steps=steps)
     history = History(folder / METRICS)
     trainer = _trainer(settings, folder, history, title)
-    resume = folder / RESUME
-    trainer.fit(
-        task,
-        datamodule=EpochData(data, settings),
-        ckpt_path=resume if resume.exists() else None,
-        weights_only=True,
-    )
+    trainer.fit(task, datamodule=EpochData(data, settings), ckpt_path=_resume_point(folder), weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     save_checkpoint(folder / WEIGHTS, task.model, card)
@@ -149,6 +143,19 @@ def _claim(folder: Path, settings: Settings) -> None:
     ]
     if changed:
         raise ValueError(f"{folder} holds a run with other settings ({', '.join(changed)}); use another --out folder")
+
+
+def _resume_point(folder: Path) -> Path | None:
+    """The last finished epoch's state, if there is one that loads."""
+    path = folder / RESUME
+    if not path.exists():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of damaged bytes the unpickler makes errors of any kind
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} cannot be read ({reason}); remove it to start anew") from error
+    return path
 
 
 def _trainer(settings: Settings, folder: Path, history: History, title: str) -> pl.Trainer:

@@ -1,0 +1,7 @@
+"""``python -m aaconv``."""
+
+import sys
+
+from aaconv.cli import main
+
+sys.exit(main())

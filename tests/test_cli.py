@@ -1,0 +1,143 @@
+"""The command line: what it prints, its exit codes, one line for every mistake."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aaconv import cli
+from aaconv.cli import main
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """A folder of two classes, bright left and bright right, 24 grey and colour images of several sizes."""
+    root = tmp_path / "my images 사진"
+    for label, name in enumerate(("left", "right")):
+        (root / name).mkdir(parents=True)
+        for i in range(24):
+            picture = np.random.default_rng(i).integers(0, 60, (40, 40 + i, 3), np.uint8)
+            half = picture.shape[1] // 2
+            picture[:, label * half : (label + 1) * half] += 150
+            Image.fromarray(picture if i % 2 else picture[:, :, 0]).save(root / name / f"{i}.png")
+    return root
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output, standard error."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as exit_:
+        code = exit_.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_train_then_predict(classes, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ("--data", classes, "--out", out, "--size", 16, "--epochs", 12, "--batch-size", 12)
+    code, printed, progress = run(capsys, "train", *options)
+    assert code == 0, progress
+    assert "held-out accuracy 100.0% after 12 epochs" in printed
+    assert f"checkpoint: {out / 'model.safetensors'}" in printed
+    assert "12/12" in progress
+    images = [classes / "left" / "0.png", classes / "right" / "3.png"]
+    code, printed, _ = run(capsys, "predict", "--checkpoint", out / "model.safetensors", *images)
+    assert code == 0
+    lines = printed.splitlines()
+    assert lines[0].startswith(f"{images[0]}: left 0.9")
+    assert lines[1].startswith(f"{images[1]}: right 0.9")
+
+
+MISTAKES = {
+    "no command": ([], "the following arguments are required: COMMAND"),
+    "unknown command": (["trian"], "invalid choice: 'trian'"),
+    "unknown option": (["train", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+    "wrong type": (["train", "--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
+    "nothing to predict": (["predict", "--checkpoint", "a"], "the following arguments are required: IMAGE"),
+    "no checkpoint": (["predict", "--checkpoint", "none.safetensors", "a.png"], "no checkpoint file none.safetensors"),
+    "no data": (["train", "--data", "none"], "no folder none"),
+    "unknown model": (["train", "--model", "aa_resnet5O"], "no model 'aa_resnet5O'; nearest: aa_resnet10s"),
+    "no epochs": (["train", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
+    "rate of nan": (["train", "--lr", "nan"], "lr must be above 0 and finite, got lr=nan"),
+    "tiny canvas": (["train", "--size", "9"], "edge must be at least 17 for gap=1, got edge=9"),
+    "no demo epochs": (["demo", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_get_one_line_and_exit_2(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = MISTAKES[name]
+    code, printed, said = run(capsys, *arguments)
+    assert code == 2
+    assert printed == ""
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_broken_images_stop_before_training(classes, tmp_path, capsys):
+    (classes / "left" / "bad.png").write_bytes(b"no image")
+    code, _, said = run(capsys, "train", "--data", classes, "--out", tmp_path / "run", "--epochs", 1)
+    assert code == 2
+    assert "1 of 49 images cannot be read" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_unwritable_output(classes, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code, _, said = run(capsys, "train", "--data", classes, "--out", tmp_path / "file" / "run", "--size", 8)
+    assert code == 2
+    assert "Not a directory" in said
+    assert len([line for line in said.splitlines() if line.startswith("aaconv: ")]) == 1
+
+
+@pytest.mark.parametrize(
+    "error, code, message",
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last finished epoch"),
+        (FloatingPointError("the loss is nan"), 1, "the loss is nan"),
+        (ModuleNotFoundError("x", name="pytorch_lightning"), 2, "needs the package 'pytorch_lightning': pip install"),
+        (ValueError("a\nb   c"), 2, "aaconv: a b c"),
+    ],
+)
+def test_exit_codes(error, code, message, monkeypatch, capsys):
+    def fail(options):
+        raise error
+
+    monkeypatch.setitem(cli._COMMANDS, "demo", (lambda parser: None, fail, "text"))
+    got, _, said = run(capsys, "demo")
+    assert got == code
+    assert message in said
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(["predict", "--debug", "--checkpoint", str(tmp_path / "none"), "a.png"])
+
+
+def test_bugs_are_not_dressed_up_as_mistakes(monkeypatch):
+    def fail(options):
+        raise KeyError("a bug")
+
+    monkeypatch.setitem(cli._COMMANDS, "demo", (lambda parser: None, fail, "text"))
+    with pytest.raises(KeyError):
+        main(["demo"])
+
+
+def test_installed_command_helps_at_once():
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "aaconv", "--help"], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 5  # a tenth of a second here; torch alone would take longer than this
+    for name in ("demo", "train", "predict"):
+        assert name in done.stdout
+    assert (
+        "aaconv 0.1.0"
+        in subprocess.run(
+            [sys.executable, "-m", "aaconv", "--version"], capture_output=True, text=True, check=True
+        ).stdout
+    )
