@@ -1,5 +1,8 @@
 """Two processes under DistributedDataParallel have the gradients of one process with the whole batch."""
 
+import os
+import sys
+
 import torch
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
@@ -15,6 +18,9 @@ def build():
 
 def work(rank, address, results):
     torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = (
+        "lo" if sys.platform == "linux" else "lo0"
+    )  # whatever the machine's name resolves to
     distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
     layer, x = build()
     wrapped = DistributedDataParallel(layer)  # raises in backward if a parameter got no gradient
@@ -22,6 +28,7 @@ def work(rank, address, results):
         layer.zero_grad()
         wrapped(x[2 * rank : 2 * rank + 2]).square().mean().backward()
     torch.save({name: p.grad for name, p in layer.named_parameters()}, f"{results}.{rank}")
+    distributed.barrier()  # neither leaves while the other still talks to it
     distributed.destroy_process_group()
 
 

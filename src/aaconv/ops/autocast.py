@@ -23,4 +23,4 @@ def no_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def _knows_autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device)  # not so for "meta"
+    return device != "meta"
