@@ -29,7 +29,7 @@ def work(rank, address, results):
         wrapped(x[2 * rank : 2 * rank + 2]).square().mean().backward()
     torch.save({name: p.grad for name, p in layer.named_parameters()}, f"{results}.{rank}")
     distributed.barrier()  # neither leaves while the other still talks to it
-    distributed.destroy_process_group()
+    os._exit(0)  # the results are on disk; Gloo's threads now and then abort a process that takes them down
 
 
 def test_gradients_equal_one_process(tmp_path):
