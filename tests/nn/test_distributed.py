@@ -9,6 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aaconv import AttentionAugmentedConv2d
 
+# whatever the machine's name resolves to
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+
 
 def build():
     torch.manual_seed(0)
@@ -18,9 +21,7 @@ def build():
 
 def work(rank, address, results):
     torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = (
-        "lo" if sys.platform == "linux" else "lo0"
-    )  # whatever the machine's name resolves to
+    os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
     distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
     layer, x = build()
     wrapped = DistributedDataParallel(layer)  # raises in backward if a parameter got no gradient
