@@ -10,11 +10,11 @@ def _seeded():
 @pytest.fixture
 def poisoned_empty(monkeypatch):
     """Fill every fresh floating-point ``torch.empty`` with NaN, so that an unwritten output cannot pass."""
-    for name in ("empty", "empty_like"):
-        make = getattr(torch, name)
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        make = getattr(owner, name)
 
         def poisoned(*args, make=make, **options):
             fresh = make(*args, **options)
             return fresh.fill_(float("nan")) if fresh.is_floating_point() and fresh.device.type == "cpu" else fresh
 
-        monkeypatch.setattr(torch, name, poisoned)
+        monkeypatch.setattr(owner, name, poisoned)

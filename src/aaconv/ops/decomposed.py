@@ -1,0 +1,176 @@
+"""Attention with a bias decomposed by axis, as operators that autograd, torch.compile, vmap and the FLOP counter know.
+
+The core is ``softmax_j(scale * (q_i . k_j + bias_h[i, row of j] + bias_w[i, column of j])) @ v``. Relative positions
+are one source of such terms; others that decompose can call it as well.
+
+Letters: B batch, N heads, H W grid, L = H*W positions (row-major), K key and V value channels a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from aaconv.ops import cpu
+from aaconv.ops.position_terms import position_terms
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    grid: tuple[int, int],
+    scale: float,
+) -> Tensor:
+    """The contract of ``relative_attention_2d`` on checked arguments: [B, N, L, V]."""
+    dtype = v.dtype
+    if q.device.type == "cpu" and dtype in HALF:  # the kernels compute in float32, so the terms may as well
+        q, k, v = q.float(), k.float(), v.float()
+    bias_h, bias_w = position_terms(q, rel_h, rel_w, grid)
+    bias_h = _nothing(q, grid[0]) if bias_h is None else bias_h
+    bias_w = _nothing(q, grid[1]) if bias_w is None else bias_w
+    return _Attend.apply(q, k, v, bias_h, bias_w, scale)[0].to(dtype)
+
+
+def extra_bytes(q: Tensor, v: Tensor, grid: tuple[int, int]) -> int:
+    """Memory of output, terms and their gradients, in bytes."""
+    batch, heads, length, channels = q.shape
+    return batch * heads * length * (channels + v.shape[-1] + 2 * sum(grid)) * max(q.element_size(), 4)
+
+
+@torch.library.custom_op("aaconv::decomposed_attention", mutates_args=(), device_types="cpu")
+def decomposed_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attended values [B, N, L, V] and log-sum-exp of the logits [B, N, L], the latter not differentiable.
+
+    Args:
+        q, k, v: [B, N, L, K], [B, N, L, K], [B, N, L, V].
+        bias_h, bias_w: What each query adds for each key row [B, N, L, H] and each key column [B, N, L, W].
+        scale: Factor on the sum of product and terms.
+    """
+    return cpu.forward(q, k, v, bias_h, bias_w, scale)
+
+
+@torch.library.custom_op("aaconv::decomposed_attention_backward", mutates_args=(), device_types="cpu")
+def decomposed_attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias_h: Tensor,
+    bias_w: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, bias_h and bias_w. It has no derivative itself; impl='reference' has."""
+    return cpu.backward(grad, q, k, v, bias_h, bias_w, out, lse, scale)
+
+
+@decomposed_attention.register_fake
+def _fake(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return v.new_empty(v.shape), q.new_empty(q.shape[:3], dtype=wide)
+
+
+@decomposed_attention_backward.register_fake
+def _fake_backward(grad: Tensor, *saved: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in saved[:5])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _differentiate(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
+    return *_Differentiate.apply(grad, *ctx.saved_tensors, ctx.scale), None
+
+
+class _Differentiate(torch.autograd.Function):
+    """The backward operator for torch.func, which differentiates it in passing."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        return decomposed_attention_backward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("the kernels have no second derivative; use impl='reference', which has")
+
+
+decomposed_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Attend(torch.autograd.Function):
+    """The operator for torch.func, whose transforms do not see ``register_autograd``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        return decomposed_attention(q, k, v, bias_h, bias_w, scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        _save(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _differentiate(ctx, *grads)
+
+
+def _fold_into_batch(operator: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
+    """The rule for vmap: the mapped dimension becomes a part of the batch."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+        count = info.batch_size
+        folded = []
+        for argument, dim in zip(arguments, in_dims, strict=True):
+            if isinstance(argument, Tensor):
+                front = argument.expand(count, *argument.shape) if dim is None else argument.movedim(dim, 0)
+                argument = front.flatten(0, 1)
+            folded.append(argument)
+        results = operator(*folded)
+        return tuple(x.unflatten(0, (count, -1)) for x in results), (0,) * len(results)
+
+    return rule
+
+
+decomposed_attention.register_vmap(_fold_into_batch(decomposed_attention))
+decomposed_attention_backward.register_vmap(_fold_into_batch(decomposed_attention_backward))
+
+
+@register_flop_formula(torch.ops.aaconv.decomposed_attention)
+def _flops(q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> int:
+    """Two for each multiply-accumulate of q k^T and weights v."""
+    batch, heads, length, channels = q
+    return 2 * batch * heads * length**2 * (channels + v[-1])
+
+
+@register_flop_formula(torch.ops.aaconv.decomposed_attention_backward)
+def _flops_backward(grad: Any, q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> int:
+    """The logits again, the weights' gradient, and the products for q, k and v."""
+    batch, heads, length, channels = q
+    return 2 * batch * heads * length**2 * (3 * channels + 2 * v[-1])
+
+
+def _nothing(q: Tensor, size: int) -> Tensor:
+    """A term that adds nothing, without memory."""
+    return q.new_zeros(()).expand(*q.shape[:3], size)
