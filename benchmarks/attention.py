@@ -1,20 +1,19 @@
-"""Time the operation against what others do: parity first, then medians of interleaved repeats.
+"""The operation against what others do: parity first, then medians of interleaved repeats, and peak memory.
 
-Run: python benchmarks/attention.py [--repeats 7] [--json FILE]
+Run: python benchmarks/attention.py [--repeats 7] [--shape B,N,H,W,K,V ...] [--out FOLDER]
 """
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from rivals import RIVALS
+from measuring import machine, markdown, peak_memory
+from rivals import RIVALS, Attend
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,96 +29,112 @@ SHAPES = [  # B, N, H, W, K, V
     (1, 8, 50, 84, 20, 8),
     (2, 4, 16, 40, 32, 32),
 ]
-Attend = Callable[..., Tensor]
+Shape = tuple[int, ...]
+Row = dict[str, Any]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    options = parser.parse_args()
-    contenders: dict[str, Attend] = dict(RIVALS)
-    for impl in IMPLEMENTATIONS:
-        contenders[impl] = lambda *tensors, grid, impl=impl: relative_attention_2d(*tensors, grid=grid, impl=impl)
+    options = _options()
+    torch.set_float32_matmul_precision("highest")
+    contenders = contenders_here()
     wrong = [name for name, attend in contenders.items() if not agrees(attend)]
     if wrong:
         print(f"not timed: {', '.join(wrong)} differ from the formula in float64", file=sys.stderr)
         return 1
-    rows = []
-    for shape in tqdm(SHAPES, desc="shapes", disable=None):
+    shapes = options.shape or SHAPES
+    rows: list[Row] = []
+    for shape in tqdm(shapes, desc="shapes", disable=None):
         rows += measure(contenders, shape, options.repeats)
+        rows += memory(shape) if options.memory else []
+    for unit in ("ms", "MiB"):
+        print("\n".join(markdown([row for row in rows if row["unit"] == unit])), end="\n\n")
     report = {"machine": machine(), "rows": rows}
-    print("\n".join(table(rows)))
-    if options.json:
-        write_whole(options.json, lambda beside: beside.write_text(json.dumps(report, indent=1), encoding="utf-8"))
+    print(report["machine"])
+    if options.out:
+        text = json.dumps(report, indent=1)
+        write_whole(options.out / "attention.json", lambda beside: beside.write_text(text, encoding="utf-8"))
     return 0
 
 
-def make(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """q, k, v, rel_h, rel_w that want gradients."""
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))), action="append")
+    parser.add_argument("--memory", action="store_true", help="also measure peak memory, each in its own process")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write attention.json there too")
+    return parser.parse_args()
+
+
+def contenders_here() -> dict[str, Attend]:
+    """Rivals, then our implementations that run on this device."""
+    contenders = dict(RIVALS)
+    for impl, implementation in IMPLEMENTATIONS.items():
+        if impl != "reference" and implementation.unsupported_reason(torch.empty(1, 1), torch.empty(1, 1)) is None:
+            contenders[impl] = lambda *tensors, grid, impl=impl: relative_attention_2d(*tensors, grid=grid, impl=impl)
+    return contenders
+
+
+def make(shape: Shape) -> list[Tensor]:
+    """q, k, v, rel_h, rel_w in float32 that want gradients."""
     batch, heads, height, width, key, value = shape
     random = torch.Generator().manual_seed(0)
     sizes = [(batch, heads, height * width, channels) for channels in (key, key, value)]
     sizes += [(2 * height - 1, key), (2 * width - 1, key)]
-    return [torch.randn(size, generator=random, dtype=dtype).requires_grad_() for size in sizes]
+    return [torch.randn(size, generator=random).requires_grad_() for size in sizes]
 
 
 def agrees(attend: Attend) -> bool:
     """Output and gradients in float32 against the formula in float64, on a small uneven shape."""
-    shape = (2, 3, 5, 8, 7, 4)
-    low, high = make(shape), [t.detach().double().requires_grad_() for t in make(shape)]
-    wanted = RIVALS["materialised"](*high, grid=(5, 8))
-    got = attend(*low, grid=(5, 8))
+    low = make((2, 3, 5, 8, 7, 4))
+    high = [t.detach().double().requires_grad_() for t in low]
+    got, wanted = attend(*low, grid=(5, 8)), RIVALS["materialised"](*high, grid=(5, 8))
     pairs = [(got, wanted)]
     pairs += zip(torch.autograd.grad(got.sum(), low), torch.autograd.grad(wanted.sum(), high), strict=True)
     return all(torch.allclose(a.double(), b, rtol=1e-4, atol=1e-4) for a, b in pairs)
 
 
-def measure(contenders: dict[str, Attend], shape: tuple[int, ...], repeats: int) -> list[dict[str, object]]:
+def infer(attend: Attend, tensors: list[Tensor], grid: tuple[int, int]) -> None:
+    with torch.no_grad():
+        attend(*tensors, grid=grid)
+
+
+def step(attend: Attend, tensors: list[Tensor], grid: tuple[int, int]) -> None:
+    torch.autograd.grad(attend(*tensors, grid=grid).sum(), tensors)
+
+
+MODES = {"inference": infer, "training": step}
+
+
+def measure(contenders: dict[str, Attend], shape: Shape, repeats: int) -> list[Row]:
     """Median milliseconds of inference and of a training step, contenders taking turns."""
-    tensors, grid = make(shape), (shape[2], shape[3])
-
-    def infer(attend: Attend) -> None:
-        with torch.no_grad():
-            attend(*tensors, grid=grid)
-
-    def step(attend: Attend) -> None:
-        torch.autograd.grad(attend(*tensors, grid=grid).sum(), tensors)
-
-    rows = []
-    for mode, work in (("inference", infer), ("training", step)):
+    tensors, grid, rows = make(shape), (shape[2], shape[3]), []
+    for mode, work in MODES.items():
         times: dict[str, list[float]] = {name: [] for name in contenders}
-        for turn in range(repeats + 1):  # the first turn warms up
+        for turn in range(repeats + 2):  # the first turns compile and warm up
             for name, attend in contenders.items():
                 started = time.perf_counter()
-                work(attend)
-                if turn:
+                work(attend, tensors, grid)
+                if turn > 1:
                     times[name].append(1e3 * (time.perf_counter() - started))
-        rows += [{"shape": shape, "mode": mode, "name": n, "ms": statistics.median(t)} for n, t in times.items()]
+        case = {"shape": shape, "mode": mode, "unit": "ms"}
+        rows += [{**case, "name": name, "value": statistics.median(t)} for name, t in times.items()]
     return rows
 
 
-def table(rows: list[dict[str, object]]) -> list[str]:
-    """Markdown: a line a shape and mode, a column a contender, milliseconds."""
-    names = list(dict.fromkeys(str(row["name"]) for row in rows))
-    lines = [f"| B, N, H, W, K, V | mode | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
-    keys = dict.fromkeys((row["shape"], row["mode"]) for row in rows)
-    for shape, mode in keys:
-        found = {row["name"]: row["ms"] for row in rows if (row["shape"], row["mode"]) == (shape, mode)}
-        cells = " | ".join(f"{found[name]:.1f}" for name in names)
-        lines.append(f"| {', '.join(map(str, shape))} | {mode} | {cells} |")
-    return lines
+def memory(shape: Shape) -> list[Row]:
+    """Peak MiB beside the inputs, of eager contenders, each in a fresh process."""
+    rows = []
+    for mode in MODES:
+        for name in contenders_here():
+            if "compiled" not in name:
+                value = peak_memory(run_once, name, mode, shape)
+                rows.append({"shape": shape, "mode": mode, "unit": "MiB", "name": name, "value": value})
+    return rows
 
 
-def machine() -> dict[str, object]:
-    """Hardware and versions that the figures belong to."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
-    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
+def run_once(name: str, mode: str, shape: Shape) -> None:
+    """One call, for ``peak_memory``."""
+    MODES[mode](contenders_here()[name], make(shape), (shape[2], shape[3]))
 
 
 if __name__ == "__main__":

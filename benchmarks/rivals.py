@@ -3,10 +3,15 @@
 Letters: B batch, N heads, H W grid, L = H*W positions (row-major), K key and V value channels a head.
 """
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from aaconv.ops.position_terms import position_terms
+
+Attend = Callable[..., Tensor]
 
 
 def materialised(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *, grid: tuple[int, int]) -> Tensor:
@@ -17,10 +22,9 @@ def materialised(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, 
 
 def broadcast(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *, grid: tuple[int, int]) -> Tensor:
     """Decomposed terms added by broadcasting, the form of segment-anything backbones."""
+    q = q * q.shape[-1] ** -0.5
     bias_h, bias_w = position_terms(q, rel_h, rel_w, grid)
-    scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).unflatten(-1, grid)
-    scale = q.shape[-1] ** -0.5
-    scores = scores + scale * bias_h[..., :, None] + scale * bias_w[..., None, :]
+    scores = (q @ k.transpose(-1, -2)).unflatten(-1, grid) + bias_h[..., :, None] + bias_w[..., None, :]
     return scores.flatten(-2).softmax(dim=-1) @ v
 
 
@@ -29,9 +33,27 @@ def sdpa_with_bias(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor
     return F.scaled_dot_product_attention(q, k, v, attn_mask=_bias(q, rel_h, rel_w, grid) * q.shape[-1] ** -0.5)
 
 
+def timm_positions(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *, grid: tuple[int, int]) -> Tensor:
+    """timm's ``rel_logits_1d`` for both axes, as its ``BottleneckAttn`` applies it."""
+    from timm.layers.bottleneck_attn import rel_logits_1d
+
+    (height, width), scale = grid, q.shape[-1] ** -0.5
+    cells = (q * scale).flatten(0, 1).unflatten(1, grid)  # [B*N, H, W, K]
+    by_width = rel_logits_1d(cells, rel_w, permute_mask=(0, 1, 3, 2, 4))
+    by_height = rel_logits_1d(cells.transpose(1, 2), rel_h, permute_mask=(0, 3, 1, 4, 2))
+    positions = (by_height + by_width).reshape(*q.shape[:2], height * width, height * width)
+    return ((q * scale) @ k.transpose(-1, -2) + positions).softmax(dim=-1) @ v
+
+
 def _bias(q: Tensor, rel_h: Tensor, rel_w: Tensor, grid: tuple[int, int]) -> Tensor:
     bias_h, bias_w = position_terms(q, rel_h, rel_w, grid)
     return (bias_h[..., :, None] + bias_w[..., None, :]).flatten(-2)
 
 
-RIVALS = {"materialised": materialised, "broadcast": broadcast, "sdpa with bias": sdpa_with_bias}
+RIVALS: dict[str, Attend] = {
+    "materialised": materialised,
+    "timm positions": timm_positions,
+    "broadcast": broadcast,
+    "broadcast, compiled": torch.compile(broadcast),
+    "SDPA with bias": sdpa_with_bias,
+}

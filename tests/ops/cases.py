@@ -7,7 +7,8 @@ import torch
 
 from aaconv.ops.relative_attention import IMPLEMENTATIONS, relative_attention_2d
 
-IMPLS = sorted(IMPLEMENTATIONS)
+_HERE = torch.empty(1, 1)
+IMPLS = sorted(name for name, found in IMPLEMENTATIONS.items() if found.unsupported_reason(_HERE, _HERE) is None)
 SHAPES = [  # (B, N, (H, W), K, V): square, wide, tall, one row, one column, one cell, V > K + H + W, one value channel
     (2, 2, (4, 4), 8, 8),
     (1, 3, (3, 7), 5, 4),

@@ -41,7 +41,7 @@ class AttentionAugmentedConv2d(nn.Module):
             takes it from the first input. At run time smaller maps use the middle rows of the tables, exactly;
             larger ones the tables interpolated linearly. ``resize_grid`` makes that permanent.
         pool: Attend on an average-pooled map and upsample bilinearly, see ``Attention2d``.
-        impl: "auto", "reference" or "folded", see ``relative_attention_2d``.
+        impl: "auto", "reference", "folded", "cpu" or "cuda", see ``relative_attention_2d``.
 
     Shape:
         [B, C, H, W] -> [B, O, ceil(H / stride), ceil(W / stride)].

@@ -18,8 +18,8 @@ from aaconv.ops.threads import run_shares
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def unsupported_reason(q: Tensor) -> str | None:
-    """None when the kernels can run on tensors like ``q``, else one line saying why not."""
+def unsupported_reason(q: Tensor, v: Tensor) -> str | None:
+    """None when the kernels can run on tensors like ``q`` and ``v``, else one line saying why not."""
     if q.device.type not in ("cpu", "meta"):
         return f"it needs tensors on the CPU, got device={q.device}"
     return _missing_numba()
@@ -106,7 +106,7 @@ def _widened(*tensors: Tensor) -> tuple[Tensor, ...]:
 def _shares(pairs: int) -> int:
     """How many ways to split the work: one below what starting threads costs, a few a thread above."""
     threads = torch.get_num_threads()
-    return 1 if threads == 1 or pairs < 50_000 else 4 * threads
+    return 1 if threads == 1 or pairs < 200_000 else 4 * threads
 
 
 def _arguments(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, scale: float) -> tuple[Any, ...]:

@@ -35,6 +35,7 @@ from aaconv.ops.cpu_vectors import (
     add_term,
     masked_sum,
 )
+from aaconv.ops.cpu_vectors import total as total_of
 
 STEP = WIDE * LANES  # keys that the wide vector operations take at once
 # NaN and infinity keep their meaning; only the order of sums is free.
@@ -218,7 +219,7 @@ def forward(q, k, v, bias_h, bias_w, scale, tiles, out, lse, start, stop):
         for r in range(min(4, length - first)):
             lse[b, n, first + r] = total[0, r] + math.log(total[1, r])
             for c in range(values):
-                out[b, n, first + r, c] = lanes[r, c].sum() / total[1, r]
+                out[b, n, first + r, c] = total_of(lanes, (r * values + c) * LANES) / total[1, r]
 
 
 def backward(
@@ -267,7 +268,7 @@ def backward(
                 _bias_sums(dlogits, tiles, t, filled, mask, dbias_h4, dbias_w4)
             for r in range(min(4, length - first)):
                 for c in range(channels):
-                    dq[b, n, first + r, c] = scale * lanes[r, c].sum()
+                    dq[b, n, first + r, c] = scale * total_of(lanes, (r * channels + c) * LANES)
                 for y in range(bias_h.shape[3]):
                     dbias_h[b, n, first + r, y] = scale * dbias_h4[r, y]
                 for x in range(bias_w.shape[3]):

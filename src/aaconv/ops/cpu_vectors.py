@@ -101,13 +101,21 @@ def _emit_add(code: _Code) -> None:
     code.store(code.builder.fadd(code.load(target, to), code.load(source, at)), target, to)
 
 
+def _emit_sum(code: _Code) -> Any:
+    source, at = code.values
+    return _sum(code, code.load(source, at))
+
+
 def _emit_masked_sum(code: _Code) -> Any:
     source, at, mask, place = code.values
-    product = code.builder.fmul(code.load(source, at), code.load(mask, place))
+    return _sum(code, code.builder.fmul(code.load(source, at), code.load(mask, place)))
+
+
+def _sum(code: _Code, vector: Any) -> Any:
     kind = ir.FunctionType(code.scalar, [code.scalar, code.vector])
     suffix = f"v{LANES}f{8 * code.bytes}"
     reduce = cgutils.get_or_insert_function(code.builder.module, kind, f"llvm.vector.reduce.fadd.{suffix}")
-    return code.builder.call(reduce, [ir.Constant(code.scalar, 0.0), product], fastmath=("reassoc",))
+    return code.builder.call(reduce, [ir.Constant(code.scalar, 0.0), vector], fastmath=("reassoc",))
 
 
 def _product(vectors: int) -> Callable[[_Code], None]:
@@ -168,6 +176,8 @@ def _dots(vectors: int) -> Callable[[_Code], None]:
 add_term = _vector_operation(_emit_add_term, "add_term", 5)
 # add(target, to, source, at): a vector of target += a vector of source
 add = _vector_operation(_emit_add, "add", 4)
+# total(source, at): the sum of a vector of source
+total = _vector_operation(_emit_sum, "total", 2, result="number")
 # masked_sum(source, at, mask, place): the sum of a vector of source times a vector of mask
 masked_sum = _vector_operation(_emit_masked_sum, "masked_sum", 4, result="number")
 # add_product(target, to, channels, at, rows, width): 4 rows of target += rows @ ``width`` rows of channels

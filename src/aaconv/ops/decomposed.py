@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from aaconv.ops import cpu
+from aaconv.ops import cpu, cuda
 from aaconv.ops.position_terms import position_terms
 
 HALF = (torch.float16, torch.bfloat16)
@@ -32,9 +32,10 @@ def attend(
 ) -> Tensor:
     """The contract of ``relative_attention_2d`` on checked arguments: [B, N, L, V]."""
     dtype = v.dtype
-    if q.device.type == "cpu" and dtype in HALF:  # the kernels compute in float32, so the terms may as well
+    if q.device.type == "cpu" and dtype in HALF:  # the kernels compute in float32
         q, k, v = q.float(), k.float(), v.float()
-    bias_h, bias_w = position_terms(q, rel_h, rel_w, grid)
+    # In float32 the terms neither lose bits nor, in float16, overflow before they are scaled.
+    bias_h, bias_w = position_terms(q.float() if q.dtype in HALF else q, rel_h, rel_w, grid)
     bias_h = _nothing(q, grid[0]) if bias_h is None else bias_h
     bias_w = _nothing(q, grid[1]) if bias_w is None else bias_w
     return _Attend.apply(q, k, v, bias_h, bias_w, scale)[0].to(dtype)
@@ -74,6 +75,10 @@ def decomposed_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, bias_h and bias_w. It has no derivative itself; impl='reference' has."""
     return cpu.backward(grad, q, k, v, bias_h, bias_w, out, lse, scale)
+
+
+decomposed_attention.register_kernel("cuda")(cuda.forward)
+decomposed_attention_backward.register_kernel("cuda")(cuda.backward)
 
 
 @decomposed_attention.register_fake

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aaconv._checks import expect_one_of, expect_pair, expect_shape
-from aaconv.ops import cpu, decomposed, folded, reference
+from aaconv.ops import cpu, cuda, decomposed, folded, reference
 from aaconv.ops.autocast import cast_arguments, no_autocast
 from aaconv.ops.memory import expect_memory
 
@@ -24,13 +24,14 @@ class Implementation:
 
     attend: Callable[..., Tensor]  # (q, k, v, rel_h, rel_w, grid, scale) -> [B, N, L, V]
     extra_bytes: Callable[[Tensor, Tensor, tuple[int, int]], int]  # (q, v, grid) -> memory beside the inputs
-    unsupported_reason: Callable[[Tensor], str | None] = lambda q: None  # why it cannot run on tensors like q
+    unsupported_reason: Callable[[Tensor, Tensor], str | None] = lambda q, v: None  # why it cannot run on (q, v)
 
 
 IMPLEMENTATIONS = {
     "reference": Implementation(reference.attend, reference.extra_bytes),
     "folded": Implementation(folded.attend, folded.extra_bytes),
     "cpu": Implementation(decomposed.attend, decomposed.extra_bytes, cpu.unsupported_reason),
+    "cuda": Implementation(decomposed.attend, decomposed.extra_bytes, cuda.unsupported_reason),
 }
 IMPL_NAMES = ("auto", *IMPLEMENTATIONS)
 
@@ -64,8 +65,8 @@ def relative_attention_2d(
         grid: (H, W) in cells; positions are numbered row by row.
         scale: Factor on the whole logit; None means ``K ** -0.5``.
         impl: "auto" chooses; "reference" is the definition and stores every logit; "folded" uses PyTorch's fused
-            attention and memory linear in L wherever that is fused (CPU; CUDA); "cpu" runs our compiled kernels, with
-            memory linear in L. None is swapped for another: what cannot run raises.
+            attention and memory linear in L wherever that is fused (CPU; CUDA); "cpu" and "cuda" run our compiled
+            kernels, with memory linear in L. None is swapped for another: what cannot run raises.
 
     Returns:
         Attended values, [B, N, L, V], in the dtype of ``v`` (under autocast: in autocast's dtype).
@@ -82,7 +83,7 @@ def relative_attention_2d(
     size = check_arguments(q, k, rel_h, rel_w, grid)
     expect_shape("v", v, [*q.shape[:3], "V"])
     _expect_same("v", v, q)
-    chosen = _choose(expect_one_of("impl", impl, IMPL_NAMES), q)
+    chosen = _choose(expect_one_of("impl", impl, IMPL_NAMES), q, v)
     if not torch.compiler.is_compiling():  # sizes may be symbols there, which a comparison would pin down
         expect_memory(chosen.extra_bytes(q, v, size), q.device, f"attention over a map of {size} ({impl=})")
     factor = resolve_scale(scale, q.shape[-1])
@@ -122,13 +123,14 @@ def resolve_scale(scale: float | None, channels: int) -> float:
     return float(scale)
 
 
-def _choose(impl: str, q: Tensor) -> Implementation:
-    """The implementation asked for, or what "auto" stands for on tensors like ``q``."""
+def _choose(impl: str, q: Tensor, v: Tensor) -> Implementation:
+    """The implementation asked for, or what "auto" stands for on tensors like ``q`` and ``v``."""
     if impl == "auto":
-        kernels = not torch.compiler.is_exporting() and cpu.unsupported_reason(q) is None
-        impl = "cpu" if kernels else "folded"
+        kernels = q.device.type if q.device.type in ("cpu", "cuda") else "folded"
+        exported = torch.compiler.is_exporting()  # exported programs hold PyTorch's own operators
+        impl = "folded" if exported or IMPLEMENTATIONS[kernels].unsupported_reason(q, v) else kernels
     chosen = IMPLEMENTATIONS[impl]
-    if reason := chosen.unsupported_reason(q):
+    if reason := chosen.unsupported_reason(q, v):
         raise ValueError(f"{impl=} cannot run: {reason}; impl='auto' takes what can")
     return chosen
 

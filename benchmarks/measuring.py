@@ -1,0 +1,56 @@
+"""What the benchmarks share: the machine, peak memory of a fresh process, tables."""
+
+import multiprocessing
+import os
+import platform
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import torch
+
+
+def machine() -> dict[str, object]:
+    """Hardware and versions that the figures belong to."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    versions = {"torch": torch.__version__, "numba": numba.__version__, "python": platform.python_version()}
+    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
+
+
+def peak_memory(work: Callable[..., None], *arguments: Any) -> float:
+    """MiB that a fresh process grows by while it does ``work``, a small call of the same kind done before."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_grow, args=(send, work, arguments))
+    process.start()
+    grown = receive.recv()
+    process.join()
+    return grown
+
+
+def _grow(send: Any, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    *names, shape = arguments
+    small = (1, 1, 8, 8, *shape[4:])
+    work(*names, small)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work(*names, shape)
+    send.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """A line a shape and mode, a column a contender."""
+    if not rows:
+        return []
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    lines = [f"| B, N, H, W, K, V | {rows[0]['unit']} | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for shape, mode in dict.fromkeys((row["shape"], row["mode"]) for row in rows):
+        found = {row["name"]: row["value"] for row in rows if (row["shape"], row["mode"]) == (shape, mode)}
+        cells = " | ".join(f"{found[name]:.1f}" if name in found else "" for name in names)
+        lines.append(f"| {', '.join(map(str, shape))} | {mode} | {cells} |")
+    return lines
