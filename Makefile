@@ -25,7 +25,9 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/attention.py --memory --out runs/bench
+	$(BIN)/python benchmarks/layer.py
+	$(BIN)/python benchmarks/growth.py --out runs/bench
 
 docs: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[docs]'

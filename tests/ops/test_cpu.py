@@ -207,19 +207,21 @@ def test_memory_grows_with_positions_not_with_pairs():
     """A 96x96 map, forward and backward: one float32 tensor of all pairs would be 324 MiB."""
     grown = child(
         """
-        import resource, torch
+        import torch
         from aaconv.ops import relative_attention_2d
         from tests.ops.cases import inputs
+        def peak():  # KiB; ru_maxrss would begin at the parent's
+            return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
         def step(edge):
             tensors = inputs((1, 1, (edge, edge), 4, 4))
             relative_attention_2d(*tensors, grid=(edge, edge), impl="cpu").sum().backward()
         step(32)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak()
         step(96)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        print(peak() - before)
         """
     )
-    assert int(grown) < 80 * 1024  # KiB
+    assert 4 * 1024 < int(grown) < 80 * 1024  # KiB; the terms of both axes and their gradients alone are 28 MiB
 
 
 def test_flops_are_the_products():
