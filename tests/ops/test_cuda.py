@@ -91,7 +91,7 @@ sys.modules["triton"] = None
 from aaconv.ops import cuda
 q = torch.zeros(1, 1, 1, 1)
 print(cuda.unsupported_reason(q, q))
-print(cuda._missing_triton())
+print(cuda.MISSING)
 """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)

@@ -5,6 +5,7 @@ Letters: B batch, N heads, H W grid, L = H*W positions (row-major), K key and V 
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -15,6 +16,15 @@ from torch import Tensor
 
 from aaconv.ops.threads import run_shares
 
+
+def _missing_numba() -> str | None:
+    if find_spec("numba") is None:
+        return "Numba is not installed: pip install numba"
+    off = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
+    return "Numba's compiler is switched off (NUMBA_DISABLE_JIT)" if off else None
+
+
+MISSING = _missing_numba()  # asked once, while nothing is being traced
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -22,17 +32,7 @@ def unsupported_reason(q: Tensor, v: Tensor) -> str | None:
     """None when the kernels can run on tensors like ``q`` and ``v``, else one line saying why not."""
     if q.device.type not in ("cpu", "meta"):
         return f"it needs tensors on the CPU, got device={q.device}"
-    return _missing_numba()
-
-
-@cache
-def _missing_numba() -> str | None:
-    if find_spec("numba") is None:
-        return "Numba is not installed: pip install numba"
-    from numba import config
-
-    off = getattr(config, "DISABLE_JIT", 0)
-    return "Numba's compiler is switched off (NUMBA_DISABLE_JIT)" if off else None
+    return MISSING
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, scale: float) -> tuple[Tensor, Tensor]:

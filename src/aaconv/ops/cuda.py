@@ -10,13 +10,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
+# Asked once, while nothing is being traced.
+MISSING = None if find_spec("triton") else "Triton is not installed: pip install triton"
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 COLUMN_CAP = 32  # columns of a tile of keys at most, a power of two: no tile has fewer keys
@@ -31,12 +32,7 @@ def unsupported_reason(q: Tensor, v: Tensor) -> str | None:
         return f"it takes float32, bfloat16 or float16, got dtype={q.dtype}"
     if (channels := max(q.shape[-1], v.shape[-1])) > CHANNEL_CAP:
         return f"it takes up to {CHANNEL_CAP} channels a head, got {channels}"
-    return _missing_triton()
-
-
-@cache
-def _missing_triton() -> str | None:
-    return None if find_spec("triton") else "Triton is not installed: pip install triton"
+    return MISSING
 
 
 def _interpreted() -> bool:

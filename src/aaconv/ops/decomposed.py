@@ -38,7 +38,9 @@ def attend(
     bias_h, bias_w = position_terms(q.float() if q.dtype in HALF else q, rel_h, rel_w, grid)
     bias_h = _nothing(q, grid[0]) if bias_h is None else bias_h
     bias_w = _nothing(q, grid[1]) if bias_w is None else bias_w
-    return _Attend.apply(q, k, v, bias_h, bias_w, scale)[0].to(dtype)
+    # Older compilers cannot trace a function of autograd inside the backward of another; they know the operator.
+    operator = decomposed_attention if torch.compiler.is_compiling() else _Attend.apply
+    return operator(q, k, v, bias_h, bias_w, scale)[0].to(dtype)
 
 
 def extra_bytes(q: Tensor, v: Tensor, grid: tuple[int, int]) -> int:
@@ -98,7 +100,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
-    return *_Differentiate.apply(grad, *ctx.saved_tensors, ctx.scale), None
+    return *decomposed_attention_backward(grad, *ctx.saved_tensors, ctx.scale), None
 
 
 class _Differentiate(torch.autograd.Function):
@@ -137,8 +139,8 @@ class _Attend(torch.autograd.Function):
         _save(ctx, inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _differentiate(ctx, *grads)
+    def backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
+        return *_Differentiate.apply(grad, *ctx.saved_tensors, ctx.scale), None
 
 
 def _fold_into_batch(operator: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
