@@ -33,9 +33,9 @@ from aaconv.ops.cpu_vectors import (
     add_product_one,
     add_product_wide,
     add_term,
+    lane_sum,
     masked_sum,
 )
-from aaconv.ops.cpu_vectors import total as total_of
 
 STEP = WIDE * LANES  # keys that the wide vector operations take at once
 # NaN and infinity keep their meaning; only the order of sums is free.
@@ -109,15 +109,16 @@ def _bias(bias_h4, bias_w4, tiles, t, logits, to):
 
 
 @njit(fastmath=FAST)
-def _bias_sums(dlogits, tiles, t, filled, mask, dbias_h4, dbias_w4):
-    """Add the sums of the logits' gradients over each key row and each key column; ``mask`` is 1 inside a row."""
+def _bias_sums(dlogits, tiles, t, mask, dbias_h4, dbias_w4):
+    """Add the sums of the logits' gradients over each key row and each key column; ``mask`` is 1 inside a row.
+
+    ``dlogits`` is 0 beyond the tile's keys, where the last row's vectors may reach.
+    """
     y0, rows, x0, columns = tiles[t, 0], tiles[t, 1], tiles[t, 2], tiles[t, 3]
     zero, one = dlogits.dtype.type(0), dlogits.dtype.type(1)
     for x in range(_lanes(columns)):
         mask[x] = one if x < columns else zero
     for r in range(4):
-        for j in range(filled, filled + LANES):
-            dlogits[0, r, j] = zero
         target = r * dbias_w4.shape[1] + x0
         for y in range(rows):
             total, start = zero, r * ROW + y * columns
@@ -219,7 +220,7 @@ def forward(q, k, v, bias_h, bias_w, scale, tiles, out, lse, start, stop):
         for r in range(min(4, length - first)):
             lse[b, n, first + r] = total[0, r] + math.log(total[1, r])
             for c in range(values):
-                out[b, n, first + r, c] = total_of(lanes, (r * values + c) * LANES) / total[1, r]
+                out[b, n, first + r, c] = lane_sum(lanes, (r * values + c) * LANES) / total[1, r]
 
 
 def backward(
@@ -265,10 +266,10 @@ def backward(
                 _add_dots(dlogits, 0, keys, t * channels * ROW, filled, lanes)
                 _add_outer(q4, dlogits, filled, dkeys, t * channels * ROW)
                 _add_outer(g4, weights, filled, dvals, t * values * ROW)
-                _bias_sums(dlogits, tiles, t, filled, mask, dbias_h4, dbias_w4)
+                _bias_sums(dlogits, tiles, t, mask, dbias_h4, dbias_w4)
             for r in range(min(4, length - first)):
                 for c in range(channels):
-                    dq[b, n, first + r, c] = scale * total_of(lanes, (r * channels + c) * LANES)
+                    dq[b, n, first + r, c] = scale * lane_sum(lanes, (r * channels + c) * LANES)
                 for y in range(bias_h.shape[3]):
                     dbias_h[b, n, first + r, y] = scale * dbias_h4[r, y]
                 for x in range(bias_w.shape[3]):

@@ -176,8 +176,8 @@ def _dots(vectors: int) -> Callable[[_Code], None]:
 add_term = _vector_operation(_emit_add_term, "add_term", 5)
 # add(target, to, source, at): a vector of target += a vector of source
 add = _vector_operation(_emit_add, "add", 4)
-# total(source, at): the sum of a vector of source
-total = _vector_operation(_emit_sum, "total", 2, result="number")
+# lane_sum(source, at): the sum of a vector of source
+lane_sum = _vector_operation(_emit_sum, "lane_sum", 2, result="number")
 # masked_sum(source, at, mask, place): the sum of a vector of source times a vector of mask
 masked_sum = _vector_operation(_emit_masked_sum, "masked_sum", 4, result="number")
 # add_product(target, to, channels, at, rows, width): 4 rows of target += rows @ ``width`` rows of channels
