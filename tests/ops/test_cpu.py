@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
@@ -15,8 +16,8 @@ from numba import njit
 from torch.utils.flop_counter import FlopCounterMode
 
 from aaconv.ops import cpu, cpu_kernels, relative_attention_2d, threads
-from aaconv.ops.cpu_math import as_ordered, exp, from_ordered
-from aaconv.ops.decomposed import decomposed_attention, decomposed_attention_backward
+from aaconv.ops.cpu_vectors import LANES, weigh
+from aaconv.ops.decomposed import decomposed_attention, decomposed_attention_backward, relative_attention
 from tests.ops.cases import inputs, run, via
 
 LARGE = (1, 2, (20, 17), 8, 5)  # enough work to be shared out among threads
@@ -61,11 +62,13 @@ def test_log_sum_exp():
     torch.testing.assert_close(decomposed_attention(q, k, v, bias_h, bias_w, scale)[1], logits.logsumexp(-1))
 
 
-@pytest.mark.parametrize("grid", [(2, 300), (1, 257), (3, 256), (40, 40), (70, 3)], ids=str)
+@pytest.mark.parametrize("grid", [(2, 300), (1, 257), (3, 256), (40, 40), (70, 3), (129, 2), (2, 128)], ids=str)
 @pytest.mark.parametrize("count", [1, 3])
 def test_maps_of_many_tiles(grid, count, poisoned_empty):
     torch.set_num_threads(count)
     tensors = inputs((1, 1, grid, 5, 3), torch.float64)
+    inferred = via("cpu")(*(t.detach() for t in tensors), grid=grid)
+    torch.testing.assert_close(inferred, via("reference")(*tensors, grid=grid))
     for got, wanted in zip(run(via("cpu"), tensors, grid), run(via("reference"), tensors, grid), strict=True):
         torch.testing.assert_close(got, wanted)
 
@@ -98,16 +101,53 @@ def test_sixteen_threads_at_once():
                 torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture(params=["team of torch", "pool"])
+def workers(request, monkeypatch):
+    """Both ways to run side by side."""
+    if request.param == "pool":
+        monkeypatch.setattr(threads, "_team_of_torch", lambda: None)
+    elif threads._team_of_torch() is None:
+        pytest.skip("torch does not run on GNU OpenMP here")
+    return request.param
+
+
 @pytest.mark.parametrize("counts", [(1, 2, 5, 1)])
-def test_follows_the_number_of_threads(counts):
+def test_follows_the_number_of_threads(workers, counts):
     tensors = inputs(LARGE, torch.float64)
     wanted = run(via("reference"), tensors, LARGE[2])
     for count in counts:
         torch.set_num_threads(count)
         for a, b in zip(run(via("cpu"), tensors, LARGE[2]), wanted, strict=True):
             torch.testing.assert_close(a, b)
-        if count > 1:
-            assert threads._pool_size == count - 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_shares_cover_the_range_and_run_side_by_side(workers, count):
+    torch.set_num_threads(count)
+    together, seen, ran_in = threading.Barrier(count), [], set()
+
+    def work(start, stop):
+        if threading.get_ident() not in ran_in:
+            ran_in.add(threading.get_ident())
+            together.wait(timeout=30)  # for ever, unless as many threads as asked for have begun
+        seen.append((start, stop))
+
+    threads.run_shares(work, 103, 20)
+    assert len(ran_in) == count
+    assert sorted(seen) == [(103 * i // 20, 103 * (i + 1) // 20) for i in range(20)]
+
+
+def test_an_error_of_a_share_is_raised_and_threads_stay_usable(workers):
+    torch.set_num_threads(2)
+
+    def fail(start, stop):
+        raise ZeroDivisionError(f"share {start}")
+
+    with pytest.raises(ZeroDivisionError, match="share"):
+        threads.run_shares(fail, 8, 4)
+    done = []
+    threads.run_shares(lambda start, stop: done.append(start), 8, 4)
+    assert sorted(done) == [0, 2, 4, 6]
 
 
 class _Attending(torch.utils.data.Dataset):
@@ -127,7 +167,7 @@ from tests.ops.test_cpu import LARGE, _Attending, terms
 torch.set_num_threads(2)
 arguments = [t.detach() if isinstance(t, torch.Tensor) else t for t in terms(LARGE)]
 wanted = cpu.forward(*arguments)[0]
-assert threads._pool is not None
+assert not threads._forked
 def attend(queue):  # the kernel alone: PyTorch's own parallel operators hang in a forked child
     queue.put(bool(torch.equal(cpu.forward(*arguments)[0], wanted)) and threads._pool is not None)
 context = multiprocessing.get_context("fork")
@@ -244,33 +284,86 @@ def test_second_derivative_is_refused_with_the_remedy():
 
 
 @pytest.mark.parametrize("dtype, bits", [(np.float32, 24), (np.float64, 53)])
-def test_exponential_is_exact_to_a_few_roundings(dtype, bits):
+def test_powers_are_exact_to_a_few_roundings(dtype, bits):
     @njit
-    def power(x, y):
-        for i in range(len(x)):
-            y[i] = exp(x[i])
+    def weights(x, gradients):
+        for at in range(0, len(x), LANES):
+            weigh(x, gradients, at, x.dtype.type(1), x.dtype.type(0), x.dtype.type(0), x.dtype.type(0))
 
-    x = np.concatenate([np.linspace(-80, 0, 20_001), -np.logspace(-12, 1.9, 2000), [0.0]]).astype(dtype)
-    got = np.empty_like(x)
-    power(x, got)
-    wanted = np.exp(x.astype(np.longdouble))
+    x = np.concatenate([np.linspace(-120, 0, 20_001), -np.logspace(-12, 2, 1999)]).astype(dtype)
+    got = x.copy()
+    weights(got, np.ones_like(x))
+    wanted = np.exp2(x.astype(np.longdouble))
     assert float(np.abs(got / wanted - 1).max()) < 4 * 2.0**-bits
-    special = np.array([-np.inf, -1e30, np.nan], dtype)
-    power(special, special)
-    assert special[0] == special[1] == 0
+    special = np.full(LANES, -np.inf, dtype)
+    special[1:3] = -1e30, np.nan
+    weights(special, np.ones_like(special))
+    assert (special[[0, 1, 3]] < 1e-30).all()
     assert math.isnan(special[2])
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_ordered_integers_sort_like_numbers(dtype):
-    @njit
-    def there_and_back(x, keys, back):
-        for i in range(len(x)):
-            keys[i] = as_ordered(x[i])
-            back[i] = from_ordered(as_ordered(x[i]))
+@pytest.mark.parametrize("late", [30.0, 60.0, 1e4, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_keys_that_win_late(late, dtype):
+    """The kernel takes its first shift from the first keys; those that overflow it then are computed again."""
+    tensors = inputs((1, 2, (5, 8), 4, 3), dtype)
+    with torch.no_grad():
+        tensors[1][0, :, 37] = late * tensors[0][0, :, 3]  # query 3 attends to key 37, others to it or far from it
+    low, high = tensors, [t.detach().double() for t in tensors]
+    wanted = via("reference")(*high, grid=(5, 8))
+    torch.testing.assert_close(via("cpu")(*low, grid=(5, 8)).double(), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        via("cpu")(*(t.detach() for t in low), grid=(5, 8)).double(), wanted, rtol=1e-4, atol=1e-4
+    )
 
-    x = np.array([-np.inf, -3e5, -1.5, -1e-30, -0.0, 0.0, 1e-30, 2.5, 7e8, np.inf, np.nan], dtype)
-    keys, back = np.empty(len(x), np.int64), np.empty_like(x)
-    there_and_back(x, keys, back)
-    assert (np.diff(keys) > 0).all()
-    np.testing.assert_array_equal(back, x)
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, -40.0])
+def test_any_finite_scale(scale):
+    tensors = [t.detach() for t in inputs((1, 2, (5, 8), 4, 3), torch.float64)]
+    low = [t.float().requires_grad_() for t in tensors]
+    high = [t.requires_grad_() for t in tensors]
+    got, wanted = (
+        run(lambda *t, grid, impl=impl: relative_attention_2d(*t, grid=grid, scale=scale, impl=impl), given, (5, 8))
+        for impl, given in (("cpu", low), ("reference", high))
+    )
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("place", [0, 17, 39])
+def test_nan_is_never_hidden(which, place):
+    tensors = [t.detach() for t in inputs((1, 1, (5, 8), 4, 3))]
+    rows = tensors[which].flatten(0, -2)
+    rows[place % len(rows)] = math.nan
+    got, wanted = (via(impl)(*tensors, grid=(5, 8)).isnan() for impl in ("cpu", "reference"))
+    assert wanted.any()
+    assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("mapped", [(0, 0, 0, None, None), (0, None, 1, 0, 0)], ids=str)
+def test_inference_under_vmap(mapped):
+    grid, many = (3, 5), []
+    singles = [[t.detach() for t in inputs((2, 2, grid, 4, 3), torch.float64, seed)] for seed in range(3)]
+    for place, dim in enumerate(mapped):
+        parts = [single[place] for single in singles]
+        many.append(parts[0] if dim is None else torch.stack(parts, dim))
+    got = torch.vmap(lambda *t: via("cpu")(*t, grid=grid), mapped)(*many)
+    for index, single in enumerate(singles):
+        tensors = [singles[0][place] if dim is None else single[place] for place, dim in enumerate(mapped)]
+        torch.testing.assert_close(got[index], via("reference")(*tensors, grid=grid))
+
+
+def test_inference_operator_is_well_registered():
+    tensors = [t.detach() for t in inputs((2, 2, (3, 4), 5, 3), torch.float64)]
+    for tables in (tensors[3:], (None, None)):
+        torch.library.opcheck(relative_attention, (*tensors[:3], *tables, 3, 4, 0.5))
+
+
+def test_flops_of_inference_count_the_terms_too():
+    tensors = [t.detach() for t in inputs((2, 3, (4, 5), 6, 7))]
+    with FlopCounterMode(display=False) as training:
+        via("cpu")(tensors[0].requires_grad_(), *tensors[1:], grid=(4, 5))
+    with FlopCounterMode(display=False) as inference, torch.no_grad():
+        via("cpu")(*tensors, grid=(4, 5))
+    assert inference.get_total_flops() == training.get_total_flops() == 2 * 2 * 3 * 20 * (20 * 13 + 6 * 9)

@@ -98,8 +98,7 @@ class Attention2d(nn.Module):
         size = [-(-edge // step) for edge, step in zip(x.shape[2:], self.stride, strict=True)]
         p = self.project(x)
         heads = relative_attention_2d(p.q, p.k, p.v, p.rel_h, p.rel_w, grid=p.grid, impl=self.impl)
-        # [B, N, L, V] -> [B, N*V, H, W], head by head along the channels
-        joined = heads.transpose(1, 2).flatten(2).unflatten(1, p.grid).permute(0, 3, 1, 2)
+        joined = heads.mT.flatten(1, 2).unflatten(2, p.grid)  # [B, N, L, V] -> [B, N*V, H, W], head by head
         y = self.out(joined)
         if self.pool != (1, 1):
             y = F.interpolate(y, size=size, mode="bilinear", align_corners=False)

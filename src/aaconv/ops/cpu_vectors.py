@@ -7,6 +7,8 @@ rows of scratch are ``ROW`` numbers apart, and ``rows`` holds four rows of ``wid
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,11 @@ TILE = 256  # keys of a tile at most
 ROW = TILE + LANES  # distance of rows in scratch: a row of the map may be written LANES - 1 cells too far
 WIDE = 4  # vectors that the wide forms below work on at once
 CONTRACT = ("contract",)
+LIMIT = 70.0  # powers of two are cut off here; what comes near it has to be computed with another shift
+POWERS = {  # bytes of a number: least exponent, bits of the mantissa, polynomial for 2^r, |r| <= 1/2
+    4: (-125.0, 23, (1.49017826e-4, 1.33895583e-3, 9.62002017e-3, 5.55036515e-2, 0.240226373, 0.693147182, 1.0)),
+    8: (-1020.0, 52, tuple(math.log(2) ** n / math.factorial(n) for n in range(13, -1, -1))),
+}
 
 
 class _Code:
@@ -72,6 +79,62 @@ class _Code:
         """a * b + total, in one instruction where the machine has it."""
         return self.builder.fadd(self.builder.fmul(a, b, flags=CONTRACT), total, flags=CONTRACT)
 
+    def scaled(self, x: Any, factor: Any, less: Any, rest: Any) -> Any:
+        """x * factor - (less + rest): a rounding of ``less`` alone would weigh on all of a query's weights alike."""
+        product = self.builder.fmul(x, self.spread(factor), flags=CONTRACT)
+        return self.builder.fsub(self.builder.fsub(product, self.spread(less), flags=CONTRACT), self.spread(rest))
+
+    def call(self, name: str, result: Any, arguments: list[Any], **options: Any) -> Any:
+        """One of LLVM's functions on vectors."""
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        name = f"llvm.{name}.v{LANES}f{8 * self.bytes}"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, arguments, **options)
+
+    def sum(self, vector: Any) -> Any:
+        """The sum of the lanes, in any order."""
+        start = ir.Constant(self.scalar, 0.0)
+        return self.call("vector.reduce.fadd", self.scalar, [start, vector], fastmath=("reassoc",))
+
+    def largest(self, vector: Any) -> Any:
+        """The largest lane; NaN may or may not be passed over."""
+        step = LANES // 2
+        while step:
+            order = [(lane + step) % LANES for lane in range(LANES)]
+            other = self.builder.shuffle_vector(
+                vector, ir.Constant(self.vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
+            )
+            vector = self.builder.select(self.builder.fcmp_ordered(">", vector, other), vector, other)
+            step //= 2
+        return self.builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+    def power_of_two(self, x: Any, limit: float | None = None) -> Any:
+        """2^x, a polynomial on the split exponent, at least 2^least.
+
+        What exceeds ``limit``, and NaN, becomes 2^limit; without it NaN stays and what exceeds 0 becomes 1.
+        """
+        least, mantissa, polynomial = POWERS[self.bytes]
+        if limit is None:
+            x = self.builder.select(self.builder.fcmp_ordered(">", x, self.every(0.0)), self.every(0.0), x)
+        else:
+            x = self.builder.select(self.builder.fcmp_ordered("<", x, self.every(limit)), x, self.every(limit))
+        x = self.builder.select(self.builder.fcmp_ordered("<", x, self.every(least)), self.every(least), x)
+        whole = self.call("rint", self.vector, [x])
+        part = self.builder.fsub(x, whole)
+        power = self.every(polynomial[0])
+        for factor in polynomial[1:]:
+            power = self.multiply_add(power, part, self.every(factor))
+        narrow, bits = (ir.VectorType(ir.IntType(n), LANES) for n in (32, 8 * self.bytes))
+        exponent = self.builder.fptosi(whole, narrow)
+        if self.bytes == 8:
+            exponent = self.builder.sext(exponent, bits)
+        exponent = self.builder.shl(exponent, ir.Constant(bits, [mantissa] * LANES))
+        return self.builder.bitcast(self.builder.add(self.builder.bitcast(power, bits), exponent), self.vector)
+
+    def every(self, value: float) -> Any:
+        """A constant in every lane."""
+        return ir.Constant(self.vector, [value] * LANES)
+
 
 def _vector_operation(emit: Callable[[_Code], Any], name: str, parameters: int, result: str | None = None) -> Any:
     """An intrinsic of ``parameters`` arguments; ``result`` "number" returns the arrays' element type."""
@@ -85,7 +148,7 @@ def _vector_operation(emit: Callable[[_Code], Any], name: str, parameters: int, 
         value = emit(_Code(context, builder, signature, arguments))
         return context.get_dummy_value() if value is None else value
 
-    names = ", ".join("abcdefgh"[:parameters])
+    names = ", ".join("abcdefghijklm"[:parameters])
     scope: dict[str, Any] = {"typed": typed, "generate": generate}
     exec(f"def {name}(typingctx, {names}):\n    return typed(({names},)), generate", scope)  # Numba reads the signature
     return intrinsic(scope[name])
@@ -103,44 +166,43 @@ def _emit_add(code: _Code) -> None:
 
 def _emit_sum(code: _Code) -> Any:
     source, at = code.values
-    return _sum(code, code.load(source, at))
+    return code.sum(code.load(source, at))
 
 
 def _emit_masked_sum(code: _Code) -> Any:
     source, at, mask, place = code.values
-    return _sum(code, code.builder.fmul(code.load(source, at), code.load(mask, place)))
-
-
-def _sum(code: _Code, vector: Any) -> Any:
-    kind = ir.FunctionType(code.scalar, [code.scalar, code.vector])
-    suffix = f"v{LANES}f{8 * code.bytes}"
-    reduce = cgutils.get_or_insert_function(code.builder.module, kind, f"llvm.vector.reduce.fadd.{suffix}")
-    return code.builder.call(reduce, [ir.Constant(code.scalar, 0.0), vector], fastmath=("reassoc",))
+    return code.sum(code.builder.fmul(code.load(source, at), code.load(mask, place)))
 
 
 def _product(vectors: int) -> Callable[[_Code], None]:
     def emit(code: _Code) -> None:
         target, to, channels, at, rows, width = code.values
-        places = [[code.plus(to, r * ROW + v * LANES) for v in range(vectors)] for r in range(4)]
-        totals = [[cgutils.alloca_once_value(code.builder, code.load(target, p)) for p in row] for row in places]
-        with cgutils.for_range(code.builder, width) as loop:
-            start = code.builder.add(at, code.builder.mul(loop.index, code.integer(ROW)))
-            keys = [code.load(channels, code.plus(start, v * LANES)) for v in range(vectors)]
-            for r in range(4):
-                factor = code.number(rows, r, width, loop.index)
-                for key, total in zip(keys, totals[r], strict=True):
-                    code.builder.store(code.multiply_add(factor, key, code.builder.load(total)), total)
-        for r in range(4):
-            for place, total in zip(places[r], totals[r], strict=True):
-                code.store(code.builder.load(total), target, place)
+        for r, row in enumerate(_sums_of_products(code, vectors, target, to, channels, at, rows, width)):
+            for v, total in enumerate(row):
+                code.store(total, target, code.plus(to, r * ROW + v * LANES))
 
     return emit
+
+
+def _sums_of_products(
+    code: _Code, vectors: int, target: Any, to: Any, channels: Any, at: Any, rows: Any, width: Any
+) -> list[list[Any]]:
+    """4 rows of target + rows @ ``width`` rows of channels, ``vectors`` vectors each."""
+    totals = [[cgutils.alloca_once_value(code.builder, x) for x in row] for row in _held(code, vectors, target, to)]
+    with cgutils.for_range(code.builder, width) as loop:
+        start = code.builder.add(at, code.builder.mul(loop.index, code.integer(ROW)))
+        keys = [code.load(channels, code.plus(start, v * LANES)) for v in range(vectors)]
+        for r in range(4):
+            factor = code.number(rows, r, width, loop.index)
+            for key, total in zip(keys, totals[r], strict=True):
+                code.builder.store(code.multiply_add(factor, key, code.builder.load(total)), total)
+    return [[code.builder.load(total) for total in row] for row in totals]
 
 
 def _outer(vectors: int) -> Callable[[_Code], None]:
     def emit(code: _Code) -> None:
         target, to, weights, at, rows, width = code.values
-        held = [[code.load(weights, code.plus(at, r * ROW + v * LANES)) for v in range(vectors)] for r in range(4)]
+        held = _held(code, vectors, weights, at)
         with cgutils.for_range(code.builder, width) as loop:
             start = code.builder.add(to, code.builder.mul(loop.index, code.integer(ROW)))
             factors = [code.number(rows, r, width, loop.index) for r in range(4)]
@@ -157,19 +219,57 @@ def _outer(vectors: int) -> Callable[[_Code], None]:
 def _dots(vectors: int) -> Callable[[_Code], None]:
     def emit(code: _Code) -> None:
         lanes, weights, at, channels, start, width = code.values
-        held = [[code.load(weights, code.plus(at, r * ROW + v * LANES)) for v in range(vectors)] for r in range(4)]
-        with cgutils.for_range(code.builder, width) as loop:
-            row = code.builder.add(start, code.builder.mul(loop.index, code.integer(ROW)))
-            keys = [code.load(channels, code.plus(row, v * LANES)) for v in range(vectors)]
-            for r in range(4):
-                place = code.builder.add(code.builder.mul(width, code.integer(r)), loop.index)
-                place = code.builder.mul(place, code.integer(LANES))
-                total = code.load(lanes, place)
-                for v in range(vectors):
-                    total = code.multiply_add(held[r][v], keys[v], total)
-                code.store(total, lanes, place)
+        _add_lanes(code, lanes, _held(code, vectors, weights, at), channels, start, width)
 
     return emit
+
+
+def _held(code: _Code, vectors: int, weights: Any, at: Any) -> list[list[Any]]:
+    """4 rows of ``vectors`` vectors of weights."""
+    return [[code.load(weights, code.plus(at, r * ROW + v * LANES)) for v in range(vectors)] for r in range(4)]
+
+
+def _add_lanes(code: _Code, lanes: Any, held: list[list[Any]], channels: Any, start: Any, width: Any) -> None:
+    """lanes [4, width, LANES] += 4 rows of vectors * each of ``width`` rows of channels."""
+    with cgutils.for_range(code.builder, width) as loop:
+        row = code.builder.add(start, code.builder.mul(loop.index, code.integer(ROW)))
+        keys = [code.load(channels, code.plus(row, v * LANES)) for v in range(len(held[0]))]
+        for r in range(4):
+            place = code.builder.add(code.builder.mul(width, code.integer(r)), loop.index)
+            place = code.builder.mul(place, code.integer(LANES))
+            total = code.load(lanes, place)
+            for weight, key in zip(held[r], keys, strict=True):
+                total = code.multiply_add(weight, key, total)
+            code.store(total, lanes, place)
+
+
+def _attend(vectors: int) -> Callable[[_Code], None]:
+    def emit(code: _Code) -> None:
+        logits, at, keys, key, rows, width, factor, shift, sums, values, value, lanes, count = code.values
+        totals = _sums_of_products(code, vectors, logits, at, keys, key, rows, width)
+        weights = []
+        for r, row in enumerate(totals):
+            less, rest = (code.builder.load(code.builder.gep(shift, [code.integer(i)])) for i in (r, 4 + r))
+            weights.append([code.power_of_two(code.scaled(x, factor, less, rest), limit=LIMIT) for x in row])
+            place = code.integer(r * LANES)
+            code.store(functools.reduce(code.builder.fadd, weights[r], code.load(sums, place)), sums, place)
+        _add_lanes(code, lanes, weights, values, value, count)
+
+    return emit
+
+
+def _emit_weigh(code: _Code) -> None:
+    logits, gradients, at, factor, lse, rest, mean = code.values
+    weight = code.power_of_two(code.scaled(code.load(logits, at), factor, lse, rest))
+    code.store(weight, logits, at)
+    centred = code.builder.fsub(code.load(gradients, at), code.spread(mean))
+    code.store(code.builder.fmul(weight, centred), gradients, at)
+
+
+def _emit_lead(code: _Code) -> None:
+    largest, *arguments = code.values
+    for r, (vector,) in enumerate(_sums_of_products(code, 1, *arguments)):
+        code.builder.store(code.largest(vector), code.builder.gep(largest, [code.integer(r)]))
 
 
 # add_term(target, to, source, at, term): a vector of target = a vector of source + term
@@ -190,3 +290,13 @@ add_outer_one = _vector_operation(_outer(1), "add_outer_one", 6)
 # ``width`` rows of channels, lane by lane; the sum over lanes is left to the end
 add_dots_wide = _vector_operation(_dots(WIDE), "add_dots_wide", 6)
 add_dots_one = _vector_operation(_dots(1), "add_dots_one", 6)
+# lead(largest, logits, at, keys, key, rows, width): the largest lane of each of 4 vectors of logits + rows @ keys
+lead = _vector_operation(_emit_lead, "lead", 7)
+# attend(logits, at, keys, key, rows, width, factor, shift, sums, values, value, lanes, count): for weights
+# 2^(factor * (4 rows of logits + rows @ ``width`` rows of keys) - shift), with shift [2, 4] in two parts to be added,
+# sums [4, LANES] += weights and lanes [4, count, LANES] += weights * ``count`` rows of values
+attend_wide = _vector_operation(_attend(WIDE), "attend_wide", 13)
+attend_one = _vector_operation(_attend(1), "attend_one", 13)
+# weigh(logits, gradients, at, factor, lse, rest, mean): a vector of logits becomes the softmax weights
+# 2^(factor * logits - lse - rest), and one of their gradients the logits' gradients, weights * (gradients - mean)
+weigh = _vector_operation(_emit_weigh, "weigh", 7)

@@ -8,6 +8,7 @@ Letters: B batch, N heads, H W grid, L = H*W positions (row-major), K key and V 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from aaconv.ops import cpu, cuda
-from aaconv.ops.position_terms import position_terms
+from aaconv.ops.position_terms import dense_terms
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -34,19 +35,43 @@ def attend(
     dtype = v.dtype
     if q.device.type == "cpu" and dtype in HALF:  # the kernels compute in float32
         q, k, v = q.float(), k.float(), v.float()
+    if scale <= 0:  # which would turn the -inf of what is no key around
+        q, scale = q * math.copysign(bool(scale), scale), abs(scale) or 1.0
+    tensors = q, k, v, rel_h, rel_w
+    wants_gradients = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    operator = _through_terms if wants_gradients or q.device.type != "cpu" else relative_attention
+    return operator(*tensors, *grid, scale).to(dtype)
+
+
+def _through_terms(
+    q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor | None, rel_w: Tensor | None, height: int, width: int, scale: float
+) -> Tensor:
     # In float32 the terms neither lose bits nor, in float16, overflow before they are scaled.
-    bias_h, bias_w = position_terms(q.float() if q.dtype in HALF else q, rel_h, rel_w, grid)
-    bias_h = _nothing(q, grid[0]) if bias_h is None else bias_h
-    bias_w = _nothing(q, grid[1]) if bias_w is None else bias_w
+    terms = dense_terms(q.float() if q.dtype in HALF else q, rel_h, rel_w, (height, width))
     # Older compilers cannot trace a function of autograd inside the backward of another; they know the operator.
     operator = decomposed_attention if torch.compiler.is_compiling() else _Attend.apply
-    return operator(q, k, v, bias_h, bias_w, scale)[0].to(dtype)
+    return operator(q, k, v, *terms, scale)[0]
 
 
 def extra_bytes(q: Tensor, v: Tensor, grid: tuple[int, int]) -> int:
     """Memory of output, terms and their gradients, in bytes."""
     batch, heads, length, channels = q.shape
     return batch * heads * length * (channels + v.shape[-1] + 2 * sum(grid)) * max(q.element_size(), 4)
+
+
+@torch.library.custom_op("aaconv::relative_attention", mutates_args=(), device_types="cpu")
+def relative_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    height: int,
+    width: int,
+    scale: float,
+) -> Tensor:
+    """``relative_attention_2d`` for inference, [B, N, L, V]: no terms in memory, and no derivative."""
+    return cpu.forward_from_tables(q, k, v, rel_h, rel_w, (height, width), scale)
 
 
 @torch.library.custom_op("aaconv::decomposed_attention", mutates_args=(), device_types="cpu")
@@ -58,7 +83,7 @@ def decomposed_attention(
     Args:
         q, k, v: [B, N, L, K], [B, N, L, K], [B, N, L, V].
         bias_h, bias_w: What each query adds for each key row [B, N, L, H] and each key column [B, N, L, W].
-        scale: Factor on the sum of product and terms.
+        scale: Factor on the sum of product and terms, above 0.
     """
     return cpu.forward(q, k, v, bias_h, bias_w, scale)
 
@@ -85,13 +110,24 @@ decomposed_attention_backward.register_kernel("cuda")(cuda.backward)
 
 @decomposed_attention.register_fake
 def _fake(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    wide = torch.promote_types(q.dtype, torch.float32)
-    return v.new_empty(v.shape), q.new_empty(q.shape[:3], dtype=wide)
+    lse = torch.float64 if q.device.type == "cpu" else torch.float32
+    return _like_kernels(v), q.new_empty(q.shape[:3], dtype=lse)
 
 
 @decomposed_attention_backward.register_fake
 def _fake_backward(grad: Tensor, *saved: Any) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in saved[:5])
+    q, k, v, bias_h, bias_w = saved[:5]
+    return *map(_like_kernels, (q, k, v)), bias_h.new_empty(bias_h.shape), bias_w.new_empty(bias_w.shape)
+
+
+@relative_attention.register_fake
+def _fake_from_tables(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    return _like_kernels(v)
+
+
+def _like_kernels(x: Tensor) -> Tensor:
+    """An empty tensor like ``x`` [B, N, L, channels] in the layout of results; those of the CPU keep L innermost."""
+    return x.new_empty(x.mT.shape).mT if x.device.type == "cpu" else x.new_empty(x.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -164,6 +200,14 @@ decomposed_attention.register_vmap(_fold_into_batch(decomposed_attention))
 decomposed_attention_backward.register_vmap(_fold_into_batch(decomposed_attention_backward))
 
 
+@relative_attention.register_vmap
+def _vmap_from_tables(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """One call after the other: tables may be mapped too, so that nothing can be folded."""
+    pairs = list(zip(arguments, in_dims, strict=True))
+    calls = ([x if dim is None else x.select(dim, i) for x, dim in pairs] for i in range(info.batch_size))
+    return torch.stack([relative_attention(*call) for call in calls]), 0
+
+
 @register_flop_formula(torch.ops.aaconv.decomposed_attention)
 def _flops(q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> int:
     """Two for each multiply-accumulate of q k^T and weights v."""
@@ -171,13 +215,15 @@ def _flops(q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> int:
     return 2 * batch * heads * length**2 * (channels + v[-1])
 
 
+@register_flop_formula(torch.ops.aaconv.relative_attention)
+def _flops_from_tables(q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, *rest: Any, **options: Any) -> int:
+    """The same and the position terms: q times one row of a table for each key row and each key column."""
+    edges = sum((table[0] + 1) // 2 for table in (rel_h, rel_w) if table is not None)
+    return _flops(q, k, v) + 2 * math.prod(q) * edges
+
+
 @register_flop_formula(torch.ops.aaconv.decomposed_attention_backward)
 def _flops_backward(grad: Any, q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> int:
     """The logits again, the weights' gradient, and the products for q, k and v."""
     batch, heads, length, channels = q
     return 2 * batch * heads * length**2 * (3 * channels + 2 * v[-1])
-
-
-def _nothing(q: Tensor, size: int) -> Tensor:
-    """A term that adds nothing, without memory."""
-    return q.new_zeros(()).expand(*q.shape[:3], size)

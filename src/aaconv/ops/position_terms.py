@@ -28,6 +28,14 @@ def position_terms(
     return bias_h, bias_w
 
 
+def dense_terms(q: Tensor, rel_h: Tensor | None, rel_w: Tensor | None, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The same with zeros, which take no memory, in the place of None."""
+    found = zip(position_terms(q, rel_h, rel_w, grid), grid, strict=True)
+    nothing = q.new_zeros(())
+    bias_h, bias_w = (nothing.expand(*q.shape[:3], edge) if term is None else term for term, edge in found)
+    return bias_h, bias_w
+
+
 def by_pair(table: Tensor, size: int) -> Tensor:
     """Rows of offsets [2*size-1, K] laid out as [query, key, K]; offsets are key minus query."""
     place = torch.arange(size, device=table.device)
