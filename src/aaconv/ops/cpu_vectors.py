@@ -13,13 +13,24 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 LANES = 16  # numbers of a vector; the compiler splits it into what the machine has
 TILE = 256  # keys of a tile at most
 ROW = TILE + LANES  # distance of rows in scratch: a row of the map may be written LANES - 1 cells too far
-WIDE = 4  # vectors that the wide forms below work on at once
+
+
+def _wide() -> int:
+    """Vectors that the wide forms below work on at once: 4 fill the registers of AVX-512, 1 those of others."""
+    try:
+        return 4 if get_host_cpu_features().get("avx512f") else 1
+    except RuntimeError:  # a machine that LLVM does not know
+        return 1
+
+
+WIDE = _wide()
 CONTRACT = ("contract",)
 LIMIT = 70.0  # powers of two are cut off here; what comes near it has to be computed with another shift
 POWERS = {  # bytes of a number: least exponent, bits of the mantissa, polynomial for 2^r, |r| <= 1/2
