@@ -152,6 +152,10 @@ class AttentionAugmentedConv2d(nn.Module):
         if self.attention is not None:
             self.attention.resize_grid(grid)
 
+    def adopt_convolution(self, conv: nn.Conv2d) -> None:
+        """Use ``conv``, of the same shape as the layer's own, which pads its input itself."""
+        self.conv, self._symmetric = conv, True
+
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
 
