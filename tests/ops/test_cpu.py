@@ -16,7 +16,8 @@ from numba import njit
 from torch.utils.flop_counter import FlopCounterMode
 
 from aaconv.ops import cpu, cpu_kernels, relative_attention_2d, threads
-from aaconv.ops.cpu_vectors import LANES, weigh
+from aaconv.ops.cpu_code import LANES
+from aaconv.ops.cpu_vectors import weigh
 from aaconv.ops.decomposed import decomposed_attention, decomposed_attention_backward, relative_attention
 from tests.ops.cases import inputs, run, via
 
@@ -367,3 +368,23 @@ def test_flops_of_inference_count_the_terms_too():
     with FlopCounterMode(display=False) as inference, torch.no_grad():
         via("cpu")(*tensors, grid=(4, 5))
     assert inference.get_total_flops() == training.get_total_flops() == 2 * 2 * 3 * 20 * (20 * 13 + 6 * 9)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_operators_follow_autocast(compiled):
+    arguments = terms((1, 2, (3, 4), 5, 3), torch.float32)
+    low = [t.detach().bfloat16().requires_grad_() for t in arguments[:3]]
+
+    def attend(*arguments):
+        return decomposed_attention(*arguments)[0]
+
+    tables = torch.randn(5, 5), torch.randn(7, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = (torch.compile(attend, fullgraph=True, backend="aot_eager") if compiled else attend)(*arguments)
+        inferred = relative_attention(*(t.detach() for t in arguments[:3]), *tables, 3, 4, 0.5)
+    wanted = attend(*low, *arguments[3:])
+    assert got.dtype == inferred.dtype == torch.bfloat16
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(inferred, relative_attention(*(t.detach() for t in low), *tables, 3, 4, 0.5))
+    grads = torch.autograd.grad(got.float().sum(), arguments[0])
+    torch.testing.assert_close(grads[0], torch.autograd.grad(wanted.float().sum(), low[0])[0].float())

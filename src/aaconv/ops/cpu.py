@@ -32,9 +32,9 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 def unsupported_reason(q: Tensor, v: Tensor) -> str | None:
     """None when the kernels can run on tensors like ``q`` and ``v``, else one line saying why not."""
-    if q.device.type not in ("cpu", "meta"):
-        return f"it needs tensors on the CPU, got device={q.device}"
-    return MISSING
+    if q.device.type == "meta":
+        return None  # there nothing is computed
+    return MISSING if q.device.type == "cpu" else f"it needs tensors on the CPU, got device={q.device}"
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def forward_from_tables(
     q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor | None, rel_w: Tensor | None, grid: tuple[int, int], scale: float
 ) -> Tensor:
     """Attended values of ``relative_attention_2d``, the position terms computed in passing: [B, N, L, V]."""
-    from aaconv.ops.cpu_vectors import LANES, ROW
+    from aaconv.ops.cpu_code import LANES, ROW
 
     if 2 * max(grid) + LANES > ROW:  # all offsets of an axis have to fit a row of scratch
         return forward(q, k, v, *dense_terms(q, rel_h, rel_w, grid), scale)[0]
@@ -168,7 +168,7 @@ def _scratch(ends: np.ndarray, dtype: torch.dtype) -> tuple[np.ndarray, ...]:
 @cache
 def _tiles(height: int, width: int) -> np.ndarray:
     """Tiles of the key map, (first row, rows, first column, columns, map width) each: whole rows, or parts of one."""
-    from aaconv.ops.cpu_vectors import TILE
+    from aaconv.ops.cpu_code import TILE
 
     columns = min(width, TILE)
     rows = min(height, TILE // columns)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from aaconv.ops import cpu, cuda
+from aaconv.ops.autocast import cast_arguments
 from aaconv.ops.position_terms import dense_terms
 
 HALF = (torch.float16, torch.bfloat16)
@@ -39,7 +40,7 @@ def attend(
         q, scale = q * math.copysign(bool(scale), scale), abs(scale) or 1.0
     tensors = q, k, v, rel_h, rel_w
     wants_gradients = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    operator = _through_terms if wants_gradients or q.device.type != "cpu" else relative_attention
+    operator = relative_attention if q.device.type in ("cpu", "meta") and not wants_gradients else _through_terms
     return operator(*tensors, *grid, scale).to(dtype)
 
 
@@ -106,6 +107,28 @@ def decomposed_attention_backward(
 
 decomposed_attention.register_kernel("cuda")(cuda.forward)
 decomposed_attention_backward.register_kernel("cuda")(cuda.backward)
+
+
+_LIBRARY = torch.library.Library("aaconv", "FRAGMENT")
+
+
+def _register_autocast(name: str, operator: Callable[..., Any]) -> None:
+    """Under autocast q, k and v take its dtype; terms and tables stay as they are.
+
+    ``register_autocast`` of the operator itself knows one fixed dtype only.
+    """
+    for device, key in (("cpu", torch._C.DispatchKey.AutocastCPU), ("cuda", torch._C.DispatchKey.AutocastCUDA)):
+
+        def run(*arguments: Any, device: str = device, key: Any = key) -> Any:
+            cast = cast_arguments(device, *arguments[:3])  # asks whether autocast is on, which the guard denies
+            with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
+                return operator(*cast, *arguments[3:])
+
+        _LIBRARY.impl(name, run, key.name)
+
+
+_register_autocast("decomposed_attention", decomposed_attention)
+_register_autocast("relative_attention", relative_attention)
 
 
 @decomposed_attention.register_fake
