@@ -52,7 +52,39 @@ def test_train_then_predict(classes, tmp_path, capsys):
     assert lines[1].startswith(f"{images[1]}: right 0.9")
 
 
+def test_tables_are_printed_or_written(tmp_path, capsys):
+    code, printed, _ = run(capsys, "tables")
+    assert code == 0
+    assert "aa_resnet50_r100" in printed
+    code, printed, _ = run(capsys, "tables", "--format", "csv", "--out", tmp_path / "deep" / "tables.csv")
+    assert (code, printed) == (0, "")
+    assert "aa_resnet50_r100" in (tmp_path / "deep" / "tables.csv").read_text()
+
+
+def test_models_are_listed(capsys):
+    code, printed, _ = run(capsys, "models", "aa_resnet50*")
+    assert (code, printed.split()[0]) == (0, "aa_resnet50")
+    code, printed, _ = run(capsys, "models", "*resnet10s", "--counts")
+    assert code == 0
+    assert "M parameters" in printed
+
+
+def test_augment_prints_its_report(tmp_path, capsys):
+    for name in ("resnet18", "torchvision:resnet18"):
+        code, printed, error = run(capsys, "augment", name, "--img-size", 64, "--json", tmp_path / "report.json")
+        assert code == 0, error
+        assert "layer4.1.conv1" in printed
+        assert "layer4.1.conv1" in (tmp_path / "report.json").read_text()
+
+
 MISTAKES = {
+    "no such model to list": (["models", "zz*"], "no model matches 'zz*'"),
+    "no such model to augment": (["augment", "resnet5O"], "no model 'resnet5O'; nearest: resnet50"),
+    "no such model of torchvision's": (["augment", "torchvision:resnet5O"], "nearest: torchvision:resnet50"),
+    "too many edges": (["augment", "resnet18", "--img-size", "1", "2", "3"], "takes an edge, or height and width"),
+    "ratio too large": (["augment", "resnet18", "--key-ratio", "2"], "key_ratio must lie in (0, 1], got key_ratio=2.0"),
+    "no results": (["tables", "--results", "nothing.csv"], "nothing.csv"),
+    "no such format": (["tables", "--format", "html"], "invalid choice: 'html'"),
     "no command": ([], "the following arguments are required: COMMAND"),
     "unknown command": (["trian"], "invalid choice: 'trian'"),
     "unknown option": (["train", "--epoch", "3"], "unrecognized arguments: --epoch 3"),

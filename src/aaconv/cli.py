@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from aaconv import __version__
@@ -121,8 +122,85 @@ def _predict(options: argparse.Namespace) -> None:
         print(f"{prediction.path}: {prediction.label} {prediction.probability:.3f}")
 
 
+def _tables_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", default="text", choices=("text", "csv", "markdown"), help="how to print")
+    parser.add_argument("--results", metavar="FILE", help="CSV of models and top1 percent, to stand beside the paper's")
+    parser.add_argument("--out", metavar="FILE", help="write there instead of printing")
+
+
+def _tables(options: argparse.Namespace) -> None:
+    from aaconv.tables import format_tables, read_results
+
+    results = read_results(Path(options.results)) if options.results else None
+    _print_or_write(format_tables(options.format, results), options.out)
+
+
+def _models_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
+    parser.add_argument("--counts", action="store_true", help="also count parameters and operations (some seconds)")
+
+
+def _models(options: argparse.Namespace) -> None:
+    from aaconv.models import list_models
+    from aaconv.models.lookup import describe
+
+    names = list_models(options.pattern)
+    if not names:
+        raise ValueError(f"no model matches {options.pattern!r}; 'aaconv models' lists all")
+    for name in names:
+        print(describe(name) if options.counts else name)
+
+
+def _augment_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a name of timm's or of 'aaconv models', or torchvision:NAME")
+    parser.add_argument("--img-size", type=int, nargs="+", metavar="PIXELS", help="edge, or height and width")
+    parser.add_argument(
+        "--where", nargs="+", metavar="PATTERN", help="names of convolutions (default: the paper's rule)"
+    )
+    parser.add_argument("--key-ratio", type=float, default=0.2, help="key channels / output channels (kappa)")
+    parser.add_argument("--value-ratio", type=float, default=0.1, help="value channels / output channels (upsilon)")
+    parser.add_argument("--num-heads", type=int, default=8, help="attention heads")
+    parser.add_argument(
+        "--extra-gflops", type=float, metavar="G", help="budget of operations, spent from the last layer"
+    )
+    parser.add_argument("--extra-memory-mb", type=float, metavar="MB", help="budget of activations, likewise")
+    parser.add_argument("--json", metavar="FILE", help="write the report there too")
+
+
+def _augment(options: argparse.Namespace) -> None:
+    import torch
+
+    from aaconv import augment
+    from aaconv._files import write_text
+    from aaconv.models.lookup import any_model
+
+    size = options.img_size
+    if size is not None and len(size) > 2:
+        raise ValueError(f"--img-size takes an edge, or height and width, got {len(size)} numbers")
+    with torch.device("meta"):
+        model = any_model(options.model)
+    chosen = {name: getattr(options, name) for name in ("key_ratio", "value_ratio", "num_heads")}
+    chosen |= {name: getattr(options, name) for name in ("where", "extra_gflops", "extra_memory_mb")}
+    _, report = augment(model, img_size=size[0] if size and len(size) == 1 else size, **chosen)
+    print(report)
+    if options.json:
+        write_text(Path(options.json), report.to_json())
+
+
+def _print_or_write(text: str, path: str | None) -> None:
+    from aaconv._files import write_text
+
+    if path is None:
+        print(text, end="")
+    else:
+        write_text(Path(path), text)
+
+
 _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], Any], Command, str]] = {
     "demo": (_demo_options, _demo, "Train with and without attention on the embedded digits and write a report."),
     "train": (_train_options, _train, "Train a network on your own images."),
+    "tables": (_tables_options, _tables, "Print the paper's tables with our counts beside the printed figures."),
+    "models": (_models_options, _models, "List the networks."),
+    "augment": (_augment_options, _augment, "Show what putting attention into a network would change."),
     "predict": (_predict_options, _predict, "Print class and probability of each image."),
 }

@@ -5,9 +5,10 @@ import torch
 
 from aaconv import AttentionAugmentedConv2d, create_model, list_models
 from aaconv.models.complexity import measure_complexity
+from aaconv.models.small import SPECS
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", sorted(SPECS))
 @pytest.mark.parametrize("size", [(32, 32), (28, 28), (33, 17)], ids=str)
 def test_every_network_trains(name, size):
     model = create_model(name, num_classes=5, in_chans=1)
@@ -29,7 +30,7 @@ def test_pair_has_equal_parameters():
 
 @pytest.mark.parametrize("position", ["relative", "sine", "coordconv", "none"])
 def test_cells_of_a_row_can_be_changed(position):
-    model = create_model("aa_resnet10s", num_classes=2, position=position, image_size=64)
+    model = create_model("aa_resnet10s", num_classes=2, position=position, img_size=64)
     tables = [name for name, _ in model.named_parameters() if "position" in name]
     assert len(tables) == (4 if position == "relative" else 0)
     if tables:
@@ -37,13 +38,13 @@ def test_cells_of_a_row_can_be_changed(position):
 
 
 def test_names():
-    assert list_models("aa_*") == ["aa_resnet10s"]
+    assert list_models("aa_*10s") == ["aa_resnet10s"]
     with pytest.raises(ValueError, match="no model 'aa_resnet10'; nearest: aa_resnet10s, resnet10s"):
         create_model("aa_resnet10")
     with pytest.raises(TypeError, match="heads"):
         create_model("aa_resnet10s", heads=4)
-    with pytest.raises(ValueError, match="num_classes must be at least 1, got num_classes=0"):
-        create_model("aa_resnet10s", num_classes=0)
+    with pytest.raises(ValueError, match="num_classes must be at least 0, got num_classes=-1"):
+        create_model("aa_resnet10s", num_classes=-1)
 
 
 def test_complexity_of_a_convolution():
@@ -54,9 +55,9 @@ def test_complexity_of_a_convolution():
 
 
 def test_complexity_of_attention_is_the_formula():
-    """1x1 convolutions, q k^T, q with both tables, weights v: two for each multiply-accumulate."""
+    """1x1 convolutions, q k^T, q with a table's row for each key row and column, weights v: two a multiply-add."""
     layer = AttentionAugmentedConv2d(3, 8, 3, key_channels=4, value_channels=8, num_heads=2, grid=(5, 5), bias=False)
     cells, keys, values = 25, 2, 4
-    products = cells * cells * keys + 2 * cells * 9 * keys + cells * cells * values
+    products = cells * cells * keys + cells * (5 + 5) * keys + cells * cells * values
     macs = cells * 3 * 16 + cells * 8 * 8 + 2 * products
     assert measure_complexity(layer, 3, 5).flops == 2 * macs

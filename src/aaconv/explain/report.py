@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from aaconv._files import write_whole
+from aaconv._files import write_text
 
 
 @dataclass(frozen=True)
@@ -41,4 +41,4 @@ def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Sec
     source = resources.files("aaconv.explain").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(source).render(title=title, lead=lead, sections=sections)
-    write_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_text(path, page)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from aaconv._checks import expect_int
+from aaconv._checks import expect_one_of, expect_pair
 from aaconv.nn import Attention2d
 
 
@@ -21,13 +22,34 @@ class Complexity:
     flops: int  # two for each multiply-accumulate of convolutions and matrix products; nothing else is counted
 
 
-def measure_complexity(model: nn.Module, in_chans: int, image_size: int) -> Complexity:
-    """Count on the meta device, where nothing is computed; attention is counted as the paper's formula writes it."""
-    expect_int("image_size", image_size)
+def _once(q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> int:
+    """One for each multiply-accumulate of q k^T and weights v; the position terms are left out."""
+    batch, heads, length, channels = q
+    return batch * heads * length**2 * (channels + v[-1])
+
+
+# How attention is counted. "paper": the convention that the printed GFLOPs fit; convolutions count two as ever.
+CONVENTIONS: dict[str, dict[Any, Any]] = {"full": {}, "paper": {torch.ops.aaconv.relative_attention: _once}}
+
+
+def measure_complexity(
+    model: nn.Module, in_chans: int, image_size: int | tuple[int, int], convention: str = "full"
+) -> Complexity:
+    """Count on the meta device, where nothing is computed.
+
+    Args:
+        model: Any network; attention layers are counted as one operation each, whichever implementation they choose.
+        in_chans: Image channels.
+        image_size: Pixels of an edge, or (height, width).
+        convention: "full" counts two for each multiply-accumulate, the position terms too; "paper" counts attention's
+            products of content once and leaves the position terms out.
+    """
+    height, width = expect_pair("image_size", image_size)
+    formulas = CONVENTIONS[expect_one_of("convention", convention, CONVENTIONS)]
     ghost = deepcopy(model).to("meta").eval()
     for module in ghost.modules():
         if isinstance(module, Attention2d):
-            module.impl = "reference"
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        ghost(torch.empty(1, in_chans, image_size, image_size, device="meta"))
+            module.impl = "cpu"  # our operator, of which the counter knows the cost; on the meta device nothing runs
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        ghost(torch.empty(1, in_chans, height, width, device="meta"))
     return Complexity(sum(p.numel() for p in model.parameters()), counter.get_total_flops())

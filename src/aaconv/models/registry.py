@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cache, partial
+from importlib.util import find_spec
 from typing import Any
+
+from torch import nn
 
 from aaconv._checks import expect_int
 from aaconv.models.small import SPECS, SmallResNet
 
 
-def create_model(name: str, *, num_classes: int = 1000, in_chans: int = 3, **changes: Any) -> SmallResNet:
+def create_model(name: str, *, num_classes: int | None = None, in_chans: int = 3, **changes: Any) -> nn.Module:
     """The network in row ``name`` of the tables, freshly initialised.
 
     Args:
         name: One of ``list_models()``.
-        num_classes: Logits.
+        num_classes: Logits; None takes what the network was made for, 100 for CIFAR's and 1000 for others.
         in_chans: Image channels.
-        changes: Cells of the row to override, such as ``position="sine"`` or ``image_size=64``.
+        changes: Cells of the row to override, such as ``position="sine"`` or ``img_size=64``, and what timm's networks
+            take: ``drop_path_rate``, ``global_pool``, ``features_only``, ...
 
     Raises:
         ValueError: No such network (the nearest names are given), or an impossible cell.
         TypeError: No such cell.
+        ModuleNotFoundError: The network's plain parts come from timm, which is not installed.
     """
     check_model_name(name)
-    expect_int("num_classes", num_classes)
     expect_int("in_chans", in_chans)
-    return SmallResNet(replace(SPECS[name], **changes), num_classes, in_chans)
+    if num_classes is not None:
+        expect_int("num_classes", num_classes, minimum=0)
+    options = {**changes, "in_chans": in_chans} | ({} if num_classes is None else {"num_classes": num_classes})
+    return (_timm_networks().get(name) or partial(SmallResNet, SPECS[name]))(**options)
 
 
 def check_model_name(name: str) -> None:
     """Raise ValueError with the nearest names unless ``name`` is a network's."""
-    if name not in SPECS:
-        close = get_close_matches(str(name), SPECS, n=3) or list_models()
-        raise ValueError(f"no model {name!r}; nearest: {', '.join(close)}")
+    names = list_models()
+    if name in names:
+        return
+    close = get_close_matches(str(name), names, n=3) or names
+    raise ValueError(f"no model {name!r}; nearest: {', '.join(close)}")
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of all networks that match a shell pattern, sorted."""
-    return sorted(name for name in SPECS if fnmatchcase(name, pattern))
+    """Names of all networks that match a shell pattern, sorted; without timm the small ones alone."""
+    return sorted(name for name in {*SPECS, *_timm_networks()} if fnmatchcase(name, pattern))
+
+
+@cache
+def _timm_networks() -> dict[str, Callable[..., nn.Module]]:
+    """Functions that build the networks with parts of timm's."""
+    if find_spec("timm") is None:
+        return {}
+    from aaconv.models import timm_networks
+
+    return timm_networks.NETWORKS

@@ -5,11 +5,16 @@ Letters: B batch, C channels, H W image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from aaconv._checks import expect_one_of
+from aaconv.models.placement import position_tables
 from aaconv.nn import AttentionAugmentedConv2d
 
 
@@ -24,7 +29,7 @@ class Spec:
     num_heads: int = 4
     position: str = "relative"
     impl: str = "auto"
-    image_size: int = 32  # that the position tables are built for; other sizes work too
+    img_size: int = 32  # that the position tables are built for; other sizes work too
 
 
 SPECS = {
@@ -35,24 +40,84 @@ SPECS = {
 
 
 class SmallResNet(nn.Module):
-    """[B, C, H, W] -> logits [B, num_classes], any H and W."""
+    """[B, C, H, W] -> logits [B, num_classes], any H and W; the manners of timm's models without needing timm.
 
-    def __init__(self, spec: Spec, num_classes: int, in_chans: int):
+    Args:
+        spec: The row.
+        num_classes: Logits; 0 gives the pooled features.
+        in_chans: C.
+        global_pool: "avg", or "" for the map itself.
+        drop_rate: Dropout before the classifier.
+        changes: Cells of the row to override.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        num_classes: int = 100,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        **changes: Any,
+    ):
         super().__init__()
-        self.spec = spec
-        channels, edge = spec.widths[0], -(-spec.image_size // 2)
+        self.spec = spec = replace(spec, **changes)
+        self.in_chans, self.drop_rate, self.grad_checkpointing = in_chans, drop_rate, False
+        channels, edge = spec.widths[0], -(-spec.img_size // 2)
         self.stem = nn.Sequential(
             nn.Conv2d(in_chans, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
         )
+        self.feature_info = [{"num_chs": channels, "reduction": 2, "module": "stem"}]
         self.blocks = nn.Sequential()
+        reduction = 2
         for width, stride, value_ratio in zip(spec.widths, spec.strides, spec.value_ratios, strict=True):
-            edge = -(-edge // stride)
+            edge, reduction = -(-edge // stride), reduction * stride
+            self.feature_info.append({"num_chs": width, "reduction": reduction, "module": f"blocks.{len(self.blocks)}"})
             self.blocks.append(BasicBlock(channels, width, stride, value_ratio, edge, spec))
             channels = width
-        self.head = nn.Linear(channels, num_classes)
+        self.num_features = self.head_hidden_size = channels
+        self.reset_classifier(num_classes, global_pool)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)).mean(dim=(2, 3)))
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last map, [B, num_features, H/4, W/4]."""
+        x = self.stem(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing and self.training else block(x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """From the last map to logits, or with ``pre_logits`` to what the classifier gets."""
+        x = x.mean(dim=(2, 3)) if self.global_pool else x
+        x = F.dropout(x, self.drop_rate, self.training)
+        return x if pre_logits else self.head(x)
+
+    def get_classifier(self) -> nn.Module:
+        """The layer that gives the logits."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier; ``global_pool`` None keeps the pooling."""
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = expect_one_of("global_pool", global_pool, ("avg", ""))
+        if num_classes and not self.global_pool:
+            raise ValueError("global_pool='' leaves a map, which only num_classes=0 can return")
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute each block again in the backward pass instead of keeping its maps."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Patterns of parameter names by depth."""
+        return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay should leave alone."""
+        return position_tables(self)
 
 
 class BasicBlock(nn.Module):

@@ -33,7 +33,7 @@ class ModelCard:
 
     def build(self) -> nn.Module:
         """The network, freshly initialised."""
-        return create_model(self.model, num_classes=len(self.classes), in_chans=self.channels, image_size=self.edge)
+        return create_model(self.model, num_classes=len(self.classes), in_chans=self.channels, img_size=self.edge)
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 [n, C, E, E] -> floats of mean 0 and deviation 1."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 
 from aaconv._checks import expect_int
-from aaconv._files import write_whole
+from aaconv._files import write_text
 from aaconv.data.splits import ImageData, Split
 from aaconv.training.callbacks import History, LinePerEpoch, WholeFiles
 from aaconv.training.checkpoint import ModelCard, save_checkpoint
@@ -132,7 +132,7 @@ def _claim(folder: Path, settings: Settings) -> None:
     path = folder / SETTINGS
     if not path.exists():
         text = json.dumps(asdict(settings), indent=2)
-        write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_text(path, text)
         return
     try:
         held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,115 @@
+"""Whole networks against the plain ones on the same bodies: time of inference and of a training step, peak memory.
+
+Run: python benchmarks/networks.py [--repeats 5] [--pair aa_resnet50,resnet50,8,224 ...] [--memory] [--out FOLDER]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import machine, peak_memory
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aaconv import create_model
+from aaconv._files import write_text
+
+PAIRS = [  # augmented, plain, batch, edge of the images
+    ("aa_resnet50", "resnet50", 8, 224),
+    ("aa_resnet50_r100", "resnet50", 8, 224),
+    ("aa_wrn28_10", "wrn28_10", 16, 32),
+    ("aa_wrn28_10_first", "wrn28_10", 16, 32),
+]
+Shape = tuple[int, ...]  # B, C, H, W of the images
+
+
+def main() -> int:
+    options = _options()
+    rows = []
+    for augmented, plain, batch, edge in options.pair or PAIRS:
+        shape = (batch, 3, edge, edge)
+        for mode in MODES:
+            times = measure({name: build(name, shape) for name in (augmented, plain)}, mode, shape, options.repeats)
+            rows.append({"mode": mode, "shape": shape, "unit": "ms", **ratio(augmented, plain, times)})
+            print(say(rows[-1]), flush=True)
+            if options.memory:
+                grown = {name: peak_memory(run_once, name, mode, shape) for name in (augmented, plain)}
+                rows.append({"mode": mode, "shape": shape, "unit": "MiB", **ratio(augmented, plain, grown)})
+                print(say(rows[-1]), flush=True)
+    print(machine())
+    if options.out:
+        write_text(options.out / "networks.json", json.dumps({"machine": machine(), "rows": rows}, indent=1))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--pair", type=_pair, action="append", metavar="AUGMENTED,PLAIN,BATCH,EDGE")
+    parser.add_argument("--memory", action="store_true", help="also measure peak memory, each in its own process")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write networks.json there too")
+    return parser.parse_args()
+
+
+def _pair(text: str) -> tuple[str, str, int, int]:
+    augmented, plain, batch, edge = text.split(",")
+    return augmented, plain, int(batch), int(edge)
+
+
+def build(name: str, shape: Shape) -> nn.Module:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"img_size": shape[2]} if name.startswith("aa_") else {}
+    return create_model(name, in_chans=shape[1], **options)
+
+
+def infer(model: nn.Module, images: Tensor) -> None:
+    with torch.inference_mode():
+        model.eval()(images)
+
+
+def step(model: nn.Module, images: Tensor) -> None:
+    loss = F.cross_entropy(model.train()(images), torch.zeros(len(images), dtype=torch.long))
+    loss.backward()
+    model.zero_grad()
+
+
+MODES = {"inference": infer, "training": step}
+
+
+def measure(models: dict[str, nn.Module], mode: str, shape: Shape, repeats: int) -> dict[str, float]:
+    """Median milliseconds, networks taking turns; the first two turns warm up."""
+    times: dict[str, list[float]] = {name: [] for name in models}
+    images = torch.randn(shape)
+    for turn in range(repeats + 2):
+        for name, model in models.items():
+            started = time.perf_counter()
+            MODES[mode](model, images)
+            if turn > 1:
+                times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def run_once(name: str, mode: str, shape: Shape) -> None:
+    """One call, for ``peak_memory``; batch norm wants two images at least."""
+    images = torch.randn(max(2, shape[0]), *shape[1:])
+    MODES[mode](build(name, shape), images)
+
+
+def ratio(augmented: str, plain: str, values: dict[str, float]) -> dict[str, Any]:
+    figures = {"augmented": values[augmented], "plain": values[plain], "ratio": values[augmented] / values[plain]}
+    return {"name": augmented, "against": plain, **figures}
+
+
+def say(row: dict[str, Any]) -> str:
+    shape = "x".join(map(str, row["shape"]))
+    figures = f"{row['augmented']:9.1f} {row['plain']:9.1f} {row['unit']:>4} {row['ratio']:6.2f} x"
+    return f"{row['name']:<20} {row['against']:<10} {shape:<14} {row['mode']:<10} {figures}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
