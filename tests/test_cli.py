@@ -92,7 +92,7 @@ MISTAKES = {
     "nothing to predict": (["predict", "--checkpoint", "a"], "the following arguments are required: IMAGE"),
     "no checkpoint": (["predict", "--checkpoint", "none.safetensors", "a.png"], "no checkpoint file none.safetensors"),
     "no data": (["train", "--data", "none"], "no folder none"),
-    "unknown model": (["train", "--model", "aa_resnet5O"], "no model 'aa_resnet5O'; nearest: aa_resnet10s"),
+    "unknown model": (["train", "--model", "aa_resnet5O"], "no model 'aa_resnet5O'; nearest: aa_resnet50"),
     "no epochs": (["train", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
     "rate of nan": (["train", "--lr", "nan"], "lr must be above 0 and finite, got lr=nan"),
     "tiny canvas": (["train", "--size", "9"], "edge must be at least 17 for gap=1, got edge=9"),

@@ -13,6 +13,7 @@ def test_names():
         "AttentionAugmentedConv2d",
         "attention_channels",
         "attention_maps_2d",
+        "augment",
         "create_model",
         "list_models",
         "relative_attention_2d",

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from aaconv.models import create_model, list_models
     from aaconv.nn import Attention2d, AttentionAugmentedConv2d, attention_channels
     from aaconv.ops import attention_maps_2d, relative_attention_2d
+    from aaconv.surgery import augment
 
 __version__ = "0.1.0"
 
@@ -15,6 +16,7 @@ __all__ = [
     "AttentionAugmentedConv2d",
     "attention_channels",
     "attention_maps_2d",
+    "augment",
     "create_model",
     "list_models",
     "relative_attention_2d",
@@ -25,6 +27,7 @@ _HOMES = {
     "AttentionAugmentedConv2d": "aaconv.nn",
     "attention_channels": "aaconv.nn",
     "attention_maps_2d": "aaconv.ops",
+    "augment": "aaconv.surgery",
     "create_model": "aaconv.models",
     "list_models": "aaconv.models",
     "relative_attention_2d": "aaconv.ops",

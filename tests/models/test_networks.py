@@ -38,11 +38,6 @@ SIZES = {  # millions of parameters, GFLOPs: what the printed figures come from
     "aa_mnasnet_125": (5.530, None),
     "aa_mnasnet_140": (6.443, None),
 }
-# A light one of each family and kind; the others differ in depth alone.
-LIGHT = (
-    *("aa_resnet34", "aa_resnet50_r100", "cbam_resnet50", "bam_resnet50", "ge_resnet50", "aa_mnasnet_075"),
-    *(name for name in wide_resnet.SPECS if "wrn10_2" in name),
-)
 
 
 def on_meta(name, **changes):
@@ -85,14 +80,13 @@ def test_a_clash_with_timm_is_refused():
     assert not set(OURS) & set(timm_networks.THEIRS)
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", OURS)
 def test_every_parameter_learns(name):
     torch.manual_seed(0)
-    edge = 32 if "wrn" in name else 64
     # The last norm of a residual branch begins at zero in timm's ResNet, and hides the branch from the gradient.
-    options = {"zero_init_last": False} if "_resnet" in name else {}
-    model = create_model(name, num_classes=3, **options)
-    F.cross_entropy(model(torch.randn(3, 3, edge + 11, edge)), torch.tensor([0, 1, 2])).backward()
+    options = {"zero_init_last": False} if "_resnet" in name and name not in small.SPECS else {}
+    model = create_model(name, num_classes=3, img_size=32, **options)
+    F.cross_entropy(model(torch.randn(3, 3, 43, 40)), torch.tensor([0, 1, 2])).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
@@ -201,3 +195,15 @@ def test_bad_arguments():
 
 def test_aaconv_alone_lists_what_timm_lists():
     assert {name for name in timm.list_models() if name in aaconv.models.list_models()} >= set(OURS)
+
+
+def test_checkpoints_that_do_not_fit_are_refused_with_every_key():
+    model, weights = create_model("aa_wrn10_2"), create_model("aa_wrn10_2").state_dict()
+    weights["extra"] = weights.pop("bn.weight")
+    weights["fc.weight"] = weights["fc.weight"][:3]
+    weights["group1.0.conv1.attention.position.height"] = torch.zeros(4, 10)
+    with pytest.raises(RuntimeError) as refused:
+        model.load_state_dict(weights)
+    for said in ('Missing key(s) in state_dict: "bn.weight"', 'Unexpected key(s) in state_dict: "extra"'):
+        assert said in str(refused.value)
+    assert str(refused.value).count("size mismatch for") == 2

@@ -39,7 +39,7 @@ def test_kept_filters_compute_what_they_did(conv, size):
     layer, x = augmented(conv, **OPTIONS), torch.randn(2, 6, *size)
     kept = kept_filters(conv, 4)
     assert len(kept) == 8
-    torch.testing.assert_close(layer(x)[:, :8], conv(x)[:, kept])
+    torch.testing.assert_close(layer(x)[:, kept], conv(x)[:, kept])
     assert layer(x).shape == conv(x).shape
     assert type(layer.conv) is type(conv)
     layer(x).sum().backward()

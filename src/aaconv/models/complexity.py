@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from aaconv._checks import expect_one_of, expect_pair
-from aaconv.nn import Attention2d
+from aaconv.nn.cost import count_flops
 
 
 @dataclass(frozen=True)
@@ -46,10 +44,5 @@ def measure_complexity(
     """
     height, width = expect_pair("image_size", image_size)
     formulas = CONVENTIONS[expect_one_of("convention", convention, CONVENTIONS)]
-    ghost = deepcopy(model).to("meta").eval()
-    for module in ghost.modules():
-        if isinstance(module, Attention2d):
-            module.impl = "cpu"  # our operator, of which the counter knows the cost; on the meta device nothing runs
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        ghost(torch.empty(1, in_chans, height, width, device="meta"))
-    return Complexity(sum(p.numel() for p in model.parameters()), counter.get_total_flops())
+    flops = count_flops(model, (1, in_chans, height, width), formulas)
+    return Complexity(sum(p.numel() for p in model.parameters()), flops)

@@ -156,6 +156,14 @@ class AttentionAugmentedConv2d(nn.Module):
         """Use ``conv``, of the same shape as the layer's own, which pads its input itself."""
         self.conv, self._symmetric = conv, True
 
+    def symmetric_padding(self) -> tuple[int, int] | str:
+        """The padding as ``nn.Conv2d`` takes it; ValueError where that cannot be said to it."""
+        if all(before == after for before, after in self._pads):
+            return self._pads[0][0], self._pads[1][0]
+        if self.stride != (1, 1):
+            raise ValueError(f"nn.Conv2d cannot pad {self._pads} with stride={self.stride}")
+        return "same"
+
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
 

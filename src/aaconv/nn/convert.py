@@ -11,11 +11,23 @@ from torch import Tensor, nn
 from aaconv.nn.conv import AttentionAugmentedConv2d
 
 
+class InPlaceAugmentedConv2d(AttentionAugmentedConv2d):
+    """The augmented layer with every channel where it stood in a grouped convolution: attention behind each group.
+
+    ``order`` [O] says which channel of the concatenation each output channel is; it is no part of the state dict.
+    """
+
+    order: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).index_select(1, self.order)
+
+
 def augmented(conv: nn.Conv2d, *, key_channels: int, value_channels: int, **options: Any) -> AttentionAugmentedConv2d:
     """The augmented layer in the place of ``conv``, with as many output channels and the filters of those it keeps.
 
-    Of each group the first filters stay, with their weights; ``value_channels`` of all are given to attention, which
-    is freshly drawn and stands behind them. Subclasses of ``nn.Conv2d`` keep their own way of padding and convolving.
+    Of each group the first filters stay, with their weights and in their places; ``value_channels`` of all are given to
+    attention, which is freshly drawn. Subclasses of ``nn.Conv2d`` keep their own way of padding and convolving.
 
     Args:
         conv: Any convolution whose output map is ceil(input / stride); it is left as it is.
@@ -28,7 +40,9 @@ def augmented(conv: nn.Conv2d, *, key_channels: int, value_channels: int, **opti
     """
     if not isinstance(conv, nn.Conv2d):
         raise TypeError(f"conv must be an nn.Conv2d, got {type(conv).__name__}")
-    layer = AttentionAugmentedConv2d(
+    kept = kept_filters(conv, value_channels) if value_channels % conv.groups == 0 else torch.arange(0)
+    kind = InPlaceAugmentedConv2d if conv.groups > 1 else AttentionAugmentedConv2d
+    layer = kind(
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size,
@@ -44,12 +58,14 @@ def augmented(conv: nn.Conv2d, *, key_channels: int, value_channels: int, **opti
         dtype=conv.weight.dtype,
         **options,
     )
-    if layer.conv is None:
-        return layer
-    if type(conv) is nn.Conv2d:
-        layer.conv.load_state_dict(filters_of(conv, kept_filters(conv, value_channels)))
-    else:
-        layer.adopt_convolution(_with_filters(conv, kept_filters(conv, value_channels)))
+    if isinstance(layer, InPlaceAugmentedConv2d):
+        given = torch.ones(conv.out_channels, dtype=torch.bool).index_fill(0, kept, False).nonzero().flatten()
+        order = torch.cat([kept, given]).argsort()
+        layer.register_buffer("order", order.to(conv.weight.device), persistent=False)
+    if layer.conv is not None and type(conv) is nn.Conv2d:
+        layer.conv.load_state_dict(filters_of(conv, kept))
+    elif layer.conv is not None:
+        layer.adopt_convolution(_with_filters(conv, kept))
     return layer
 
 
