@@ -28,6 +28,7 @@ bench: install
 	$(BIN)/python benchmarks/attention.py --memory --out runs/bench
 	$(BIN)/python benchmarks/layer.py
 	$(BIN)/python benchmarks/growth.py --out runs/bench
+	$(BIN)/python benchmarks/networks.py --memory --out runs/bench
 
 docs: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[docs]'

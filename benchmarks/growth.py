@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from measuring import machine, peak_memory
 from tqdm import tqdm
 
-from aaconv._files import write_whole
+from aaconv._files import write_text, write_whole
 
 EDGES = (16, 24, 32, 48, 64, 96, 128)
 IMPL = "cpu"
@@ -35,7 +35,7 @@ def main() -> int:
             rows.append(row)
             print(f"{edge:4} {row['mode']:<10} {row['value']:9.1f} ms {row['MiB']:8.1f} MiB")
     text = json.dumps({"machine": machine(), "rows": rows}, indent=1)
-    write_whole(folder / "growth.json", lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text(folder / "growth.json", text)
     write_whole(folder / "growth.png", lambda beside: plot(rows).savefig(beside, format="png", dpi=120))
     return 0
 
@@ -51,6 +51,8 @@ def plot(rows: list[Row]) -> Figure:
             expected = [values[-1] * (edge / edges[-1]) ** power for edge in edges]
             axes.plot(edges, expected, "-", linewidth=1, color=line.get_color())
         axes.set(xscale="log", yscale="log", xlabel="edge of the map, H = W", ylabel="ms" if unit == "value" else unit)
+        axes.set_xticks(EDGES, EDGES)
+        axes.minorticks_off()
         axes.set_title("time; lines: L squared" if unit == "value" else "peak memory; lines: L (H + W)", fontsize=10)
         axes.legend(frameon=False)
     return figure

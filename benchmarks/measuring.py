@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import platform
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numba
 import torch
 
 
-def machine() -> dict[str, object]:
+def machine(device: torch.device | None = None) -> dict[str, object]:
     """Hardware and versions that the figures belong to."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -19,7 +20,10 @@ def machine() -> dict[str, object]:
         models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
         name = models[0] if models else name
     versions = {"torch": torch.__version__, "numba": numba.__version__, "python": platform.python_version()}
-    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
+    found = {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
+    if device is not None and device.type == "cuda":
+        found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "triton": version("triton")}
+    return found
 
 
 def peak_memory(work: Callable[..., None], *arguments: Any) -> float:

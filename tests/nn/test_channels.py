@@ -50,3 +50,11 @@ def test_bad_ratios(changes, error, message):
     options = {"key_ratio": 0.25, "value_ratio": 0.25, **changes}
     with pytest.raises(error, match=message):
         attention_channels(32, **options)
+
+
+def test_shares_rounded_to_the_nearest_head():
+    shares = {"key_ratio": 0.1, "value_ratio": 0.05, "num_heads": 4, "min_key_channels_per_head": 0}
+    assert attention_channels(672, **shares) == (64, 32)
+    assert attention_channels(672, **shares, rounding="nearest") == (68, 32)
+    with pytest.raises(ValueError, match=r"rounding must be one of \['down', 'nearest'\], got 'up'"):
+        attention_channels(672, **shares, rounding="up")
