@@ -127,12 +127,18 @@ def _choose(impl: str, q: Tensor, v: Tensor) -> Implementation:
     """The implementation asked for, or what "auto" stands for on tensors like ``q`` and ``v``."""
     if impl == "auto":
         kernels = q.device.type if q.device.type in ("cpu", "cuda") else "folded"
-        exported = torch.compiler.is_exporting()  # exported programs hold PyTorch's own operators
-        impl = "folded" if exported or IMPLEMENTATIONS[kernels].unsupported_reason(q, v) else kernels
+        # Exported programs hold PyTorch's own operators.
+        impl = "folded" if _exporting() or IMPLEMENTATIONS[kernels].unsupported_reason(q, v) else kernels
     chosen = IMPLEMENTATIONS[impl]
     if reason := chosen.unsupported_reason(q, v):
         raise ValueError(f"{impl=} cannot run: {reason}; impl='auto' takes what can")
     return chosen
+
+
+@torch.compiler.assume_constant_result
+def _exporting() -> bool:
+    """Asked outside of the compiler's tracing, in which torch 2.11 says yes to whatever is compiled."""
+    return torch.compiler.is_exporting()
 
 
 def _expect_same(name: str, tensor: Tensor, q: Tensor) -> None:
