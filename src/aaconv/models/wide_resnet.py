@@ -76,7 +76,7 @@ class Block(nn.Module):
         y = self.conv1(F.relu(self.bn1(x)))
         y = self.conv2(F.relu(self.bn2(y)))
         if self.stride > 1:  # odd maps end in a window of fewer cells, as the convolution's do
-            x = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True)
         if self.added:
             x = F.pad(x, (0, 0, 0, 0, 0, self.added))
         return x + self.drop_path(self.attention(y))
