@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from aaconv._checks import expect_one_of
+from aaconv.models.bam import Bam
+from aaconv.models.channel_attention import channel_attention
 from aaconv.models.placement import position_tables
 from aaconv.nn import AttentionAugmentedConv2d
 
@@ -27,15 +29,28 @@ class Spec:
     value_ratios: tuple[float, ...] = (0, 0, 0, 0)  # value channels / output channels (upsilon) of each block
     key_channels: int = 80  # of each augmented convolution (d_k)
     num_heads: int = 4
+    channel_attention: str | None = None  # what the residual branch of each block ends with
+    bam: bool = False  # a bottleneck attention module before each block with a stride
     position: str = "relative"
     impl: str = "auto"
     img_size: int = 32  # that the position tables are built for; other sizes work too
 
 
+_TINY = Spec(widths=(16, 16, 32, 32))
 SPECS = {
     # Both have 174k parameters (within 1%). Attention starts at the last blocks, the cheapest place, as in the paper.
     "resnet10s": Spec(widths=(32, 32, 65, 65)),
     "aa_resnet10s": Spec(value_ratios=(0, 0, 0.25, 0.25)),
+    # Cheap enough for many runs of each on a CPU; with 4 heads of at least 20 key channels the paper's rule gives 80.
+    "resnet10xs": _TINY,
+    "se_resnet10xs": replace(_TINY, channel_attention="se"),
+    "ge_resnet10xs": replace(_TINY, channel_attention="ge"),
+    "cbam_resnet10xs": replace(_TINY, channel_attention="cbam"),
+    "bam_resnet10xs": replace(_TINY, bam=True),
+    **{
+        f"aa_resnet10xs_r{share}": replace(_TINY, value_ratios=(0, 0, share / 100, share / 100))
+        for share in (25, 50, 75, 100)
+    },
 }
 
 
@@ -71,6 +86,8 @@ class SmallResNet(nn.Module):
         self.blocks = nn.Sequential()
         reduction = 2
         for width, stride, value_ratio in zip(spec.widths, spec.strides, spec.value_ratios, strict=True):
+            if spec.bam and stride > 1:
+                self.blocks.append(Bam(channels))
             edge, reduction = -(-edge // stride), reduction * stride
             self.feature_info.append({"num_chs": width, "reduction": reduction, "module": f"blocks.{len(self.blocks)}"})
             self.blocks.append(BasicBlock(channels, width, stride, value_ratio, edge, spec))
@@ -142,6 +159,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.channel_attention = channel_attention(spec.channel_attention, channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             self.shortcut = nn.Sequential(
@@ -150,4 +168,4 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        return torch.relu(self.channel_attention(self.bn2(self.conv2(y))) + self.shortcut(x))

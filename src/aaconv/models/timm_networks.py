@@ -64,7 +64,13 @@ for _build, _specs, _, _features in _FAMILIES:
     for _name, _spec in _specs.items():
         _register(_name, partial(_build, _spec), _features)
 
+
+def _without_tables(name: str, img_size: object = None, **options: Any) -> nn.Module:
+    """A network of timm's: it has no position tables for an image size to decide."""
+    return timm.create_model(name, **options)
+
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    name: partial(timm.create_model, name)
-    for name in (*THEIRS, *(name for _, rows, _, _ in _FAMILIES for name in rows))
+    **{name: partial(_without_tables, name) for name in THEIRS},
+    **{name: partial(timm.create_model, name) for _, rows, _, _ in _FAMILIES for name in rows},
 }

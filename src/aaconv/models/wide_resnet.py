@@ -6,26 +6,18 @@ Letters: B batch, C channels, H W image.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
 
 import torch
-from timm.layers import DropPath, GatherExcite, SEModule, create_classifier
-from timm.layers.cbam import CbamModule
+from timm.layers import DropPath, create_classifier
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aaconv.models.bam import Bam
+from aaconv.models.channel_attention import channel_attention
 from aaconv.models.placement import How, Shares, augment_convolution, position_tables
 
 STRIDES = (1, 2, 2)
-# What the residual branch of a block may end with: in the forms, without biases and parameters, that the counts fit.
-CHANNEL_ATTENTION: dict[str, Any] = {
-    "se": partial(SEModule, rd_divisor=1, bias=False),
-    "ge": partial(GatherExcite, use_mlp=False),
-    "cbam": CbamModule,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +54,14 @@ SPECS = {
 class Block(nn.Module):
     """Norm, ReLU and 3x3 convolution twice; the shortcut has no parameters: average pool and channels of zeros."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, channel_attention: str | None, drop_path: float):
+    def __init__(self, in_channels: int, channels: int, stride: int, gate: str | None, drop_path: float):
         super().__init__()
         self.stride, self.added = stride, channels - in_channels
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1: nn.Module = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.attention = CHANNEL_ATTENTION[channel_attention](channels) if channel_attention else nn.Identity()
+        self.attention = channel_attention(gate, channels)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
