@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
-
-from torch import Tensor
 
 
 def expect_int(name: str, value: Any, minimum: int = 1) -> int:
@@ -43,6 +42,13 @@ def expect_ratio(name: str, value: Any, *, zero: bool = False) -> float:
     return float(value)
 
 
+def expect_number(name: str, value: float, *, zero: bool = True) -> float:
+    """``value`` as a finite number of at least 0, or above 0 without ``zero``."""
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name} must be {'at least' if zero else 'above'} 0 and finite, got {name}={value}")
+    return float(value)
+
+
 def expect_one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     """``value`` if it is one of ``allowed``; otherwise a ValueError that suggests the closest."""
     names = sorted(allowed)
@@ -55,6 +61,8 @@ def expect_one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 def expect_shape(name: str, tensor: Any, shape: Sequence[int | str]) -> None:
     """Raise unless ``tensor`` is a floating-point tensor of ``shape``; letters in ``shape`` are free sizes."""
+    from torch import Tensor  # here, so that checking a configuration does not wait for torch
+
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     sizes = tuple(tensor.shape)

@@ -23,7 +23,7 @@ def root(tmp_path):
 def test_reads_every_image_once(root):
     data = load_folder(root, edge=8, held_out=0.2)
     assert data.classes == ("dark", "light")
-    assert (data.channels, data.edge) == (1, 8)
+    assert (data.channels, data.size) == (1, (8, 8))
     assert len(data.train) == 16
     assert len(data.val) == 4
     assert data.val.labels.tolist() == [0, 0, 1, 1]
@@ -68,7 +68,7 @@ def test_broken_images_are_counted_and_named(root):
     whole = (root / "light" / "1.jpg").read_bytes()
     (root / "light" / "cut.jpg").write_bytes(whole[: len(whole) - 40])
     with pytest.raises(
-        ValueError, match=r"5 of 25 images cannot be read: .*bad0\.png: .*; .* and 2 more; .*--skip-broken"
+        ValueError, match=r"5 of 25 images cannot be read: .*bad0\.png: .*; .* and 2 more; .*on_broken=skip"
     ):
         load_folder(root, edge=8)
     data = load_folder(root, edge=8, skip_broken=True)

@@ -38,7 +38,7 @@ def digit_pairs(train_count: int = 12_800, test_count: int = 4_000, *, seed: int
         return compose_pairs("train", train_count, seed=1 + epoch + 1_000_003 * seed, edge=edge)
 
     test = compose_pairs("test", test_count, seed=0, edge=edge)
-    return ImageData(renew(0), test, CLASSES, renew=renew)
+    return ImageData.in_memory(renew(0), test, CLASSES, renew=renew)
 
 
 @cache

@@ -5,6 +5,8 @@ Letters: C channels (1 grey or 3 colour), E edge in pixels.
 
 from __future__ import annotations
 
+import io
+import math
 import warnings
 from pathlib import Path
 
@@ -22,10 +24,8 @@ class ImageReadError(ValueError):
     """A file that is no readable image; the message names the file and the reason."""
 
 
-def read_image(path: str | Path, channels: int, edge: int) -> Tensor:
-    """One image as uint8 [C, E, E]: shorter side resized to E, then the centre cut out.
-
-    Transparent pixels are laid on white, 16-bit grey is scaled to 8, and the camera's orientation is applied.
+def read_image(path: str | Path, channels: int, edge: int, crop_pct: float = 1.0) -> Tensor:
+    """One image file as ``fit_image`` makes it.
 
     Raises:
         FileNotFoundError: No such file.
@@ -33,22 +33,41 @@ def read_image(path: str | Path, channels: int, edge: int) -> Tensor:
     """
     with open_image(path) as image:
         try:
-            upright = ImageOps.exif_transpose(_to_eight_bit(image))
-            plain = upright.convert("L" if channels == 1 else "RGB")
-            fitted = ImageOps.fit(plain, (edge, edge), Image.Resampling.BILINEAR)
+            return fit_image(image, channels, edge, crop_pct)
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageReadError(f"{path}: {error}") from error
-    return torch.from_numpy(np.array(fitted)).reshape(edge, edge, channels).permute(2, 0, 1)
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """An open image, its pixels not decoded yet; same errors as ``read_image``."""
-    if not Path(path).exists():
+def fit_image(image: Image.Image, channels: int, edge: int, crop_pct: float = 1.0) -> Tensor:
+    """Shorter side resized to E / crop_pct, then the middle E x E: uint8 [C, E, E]."""
+    whole = upright(image, channels)
+    reach = min(whole.size) * edge / math.floor(edge / crop_pct) / 2
+    x, y = whole.width / 2, whole.height / 2
+    return resized(whole, edge, (x - reach, y - reach, x + reach, y + reach))
+
+
+def resized(image: Image.Image, edge: int, box: tuple[float, float, float, float]) -> Tensor:
+    """The part (left, top, right, bottom) of an image at E x E: uint8 [C, E, E]."""
+    pixels = np.array(image.resize((edge, edge), Image.Resampling.BILINEAR, box=box))
+    return torch.from_numpy(pixels.reshape(edge, edge, -1)).permute(2, 0, 1).contiguous()
+
+
+def upright(image: Image.Image, channels: int) -> Image.Image:
+    """The image as the camera was held, grey or in colour: transparency laid on white, 16-bit grey scaled to 8."""
+    return ImageOps.exif_transpose(_to_eight_bit(image)).convert("L" if channels == 1 else "RGB")
+
+
+def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
+    """An open image, its pixels not decoded yet; same errors as ``read_image``.
+
+    ``content`` is the file's, where it was read already; ``path`` then only names it.
+    """
+    if content is None and not Path(path).exists():
         raise FileNotFoundError(f"no image file {path}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path if content is None else io.BytesIO(content))
     except Image.DecompressionBombError as error:
         raise ImageReadError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
