@@ -1,5 +1,7 @@
 """The command line: what it prints, its exit codes, one line for every mistake."""
 
+import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from PIL import Image
 
 from aaconv import cli
 from aaconv.cli import main
+from aaconv.training.keeping import Stopped
 
 
 @pytest.fixture
@@ -36,20 +39,56 @@ def run(capsys, *arguments):
     return code, captured.out, captured.err
 
 
-def test_train_then_predict(classes, tmp_path, capsys):
+def options_of(classes, out, *others):
+    usual = ("--data.path", classes, "--out", out, "--data.size", 16, "--batch_size", 12, "--machine.loggers", "[]")
+    return ("train", "folder", *usual, *others)
+
+
+def test_train_evaluate_predict(classes, tmp_path, capsys):
     out = tmp_path / "run"
-    options = ("--data", classes, "--out", out, "--size", 16, "--epochs", 12, "--batch-size", 12)
-    code, printed, progress = run(capsys, "train", *options)
+    command = options_of(classes, out, "--model.name", "aa_resnet10xs_r25", "--epochs", 12)
+    code, printed, progress = run(capsys, *command)
     assert code == 0, progress
-    assert "held-out accuracy 100.0% after 12 epochs" in printed
+    assert "accuracy 100.0% after 12 epochs" in printed
     assert f"checkpoint: {out / 'model.safetensors'}" in printed
     assert "12/12" in progress
+    code, printed, _ = run(
+        capsys, "eval", out / "model.safetensors", "--data", classes, "--json", tmp_path / "measured.json"
+    )
+    assert code == 0
+    assert printed.startswith("accuracy 100.00%, top-5 100.00%, loss 0.")
+    assert json.loads((tmp_path / "measured.json").read_text())["images"] == 48
     images = [classes / "left" / "0.png", classes / "right" / "3.png"]
     code, printed, _ = run(capsys, "predict", "--checkpoint", out / "model.safetensors", *images)
     assert code == 0
     lines = printed.splitlines()
     assert lines[0].startswith(f"{images[0]}: left 0.9")
     assert lines[1].startswith(f"{images[1]}: right 0.9")
+
+
+def test_configuration_is_printed_and_can_be_given_again(tmp_path, capsys):
+    code, printed, _ = run(capsys, "train", "digits", "--optimizer.lr", "1e-4", "--print-config")
+    assert code == 0
+    (tmp_path / "mine.yaml").write_text(printed)
+    code, again, _ = run(capsys, "train", tmp_path / "mine.yaml", "--print-config")
+    assert (code, again) == (0, printed)
+    assert "lr: 0.0001" in printed
+
+
+def test_recipes_are_listed(capsys):
+    code, printed, _ = run(capsys, "recipes")
+    assert code == 0
+    assert "cifar100_aa" in printed
+    code, printed, _ = run(capsys, "recipes", "digits")
+    assert (code, printed.startswith("# ")) == (0, True)
+
+
+def test_dry_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = run(capsys, "train", "digits", "--dry-run")
+    assert code == 0
+    assert "one step on synthetic images works" in printed
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables_are_printed_or_written(tmp_path, capsys):
@@ -87,15 +126,33 @@ MISTAKES = {
     "no such format": (["tables", "--format", "html"], "invalid choice: 'html'"),
     "no command": ([], "the following arguments are required: COMMAND"),
     "unknown command": (["trian"], "invalid choice: 'trian'"),
-    "unknown option": (["train", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
-    "wrong type": (["train", "--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
+    "no recipe": (["train"], "the following arguments are required: RECIPE"),
+    "unknown recipe": (["train", "digit"], "got 'digit'; did you mean 'digits'?"),
+    "no recipe file": (["train", "my.yaml"], "recipe my.yaml does not exist"),
+    "recipe is a folder": (["train", "./."], "is a folder, not a file"),
+    "unknown option": (["train", "digits", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+    "unknown option elsewhere": (["models", "--count"], "unrecognized arguments: --count"),
+    "key given twice": (["train", "digits", "--epochs=1", "--epochs=2"], "--epochs is given twice"),
+    "wrong type": (["train", "digits", "--epochs", "three"], "Parser key \"epochs\": Expected a <class 'int'>"),
+    "nothing to evaluate": (["eval", "a.safetensors"], "the following arguments are required: --data"),
+    "no such data set": (["data", "get", "cifar"], "must be one of ['cifar10', 'cifar100'], got 'cifar'"),
+    "one seed": (["reproduce", "--seeds", "1"], "seeds must be at least 2, got seeds=1"),
+    "no such task": (["reproduce", "--tasks", "digit"], "got 'digit'; did you mean 'digits'?"),
     "nothing to predict": (["predict", "--checkpoint", "a"], "the following arguments are required: IMAGE"),
     "no checkpoint": (["predict", "--checkpoint", "none.safetensors", "a.png"], "no checkpoint file none.safetensors"),
-    "no data": (["train", "--data", "none"], "no folder none"),
-    "unknown model": (["train", "--model", "aa_resnet5O"], "no model 'aa_resnet5O'; nearest: aa_resnet50"),
-    "no epochs": (["train", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
-    "rate of nan": (["train", "--lr", "nan"], "lr must be above 0 and finite, got lr=nan"),
-    "tiny canvas": (["train", "--size", "9"], "edge must be at least 17 for gap=1, got edge=9"),
+    "no data": (["train", "folder"], "data.path must say where folder lies"),
+    "no folder": (["train", "folder", "--data.path", "none"], "no folder none"),
+    "no archive": (
+        ["train", "cifar100", "--data.path", "none"],
+        "no archive or folder none; 'aaconv data get cifar100'",
+    ),
+    "unknown model": (
+        ["train", "digits", "--model.name", "aa_resnet5O"],
+        "no model 'aa_resnet5O'; nearest: aa_resnet50",
+    ),
+    "no epochs": (["train", "digits", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
+    "rate of nan": (["train", "digits", "--optimizer.lr", "nan"], "optimizer.lr must be above 0 and finite"),
+    "tiny canvas": (["train", "digits", "--data.size", "9"], "edge must be at least 17 for gap=1, got edge=9"),
     "no demo epochs": (["demo", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
 }
 
@@ -114,7 +171,7 @@ def test_mistakes_get_one_line_and_exit_2(name, tmp_path, monkeypatch, capsys):
 
 def test_broken_images_stop_before_training(classes, tmp_path, capsys):
     (classes / "left" / "bad.png").write_bytes(b"no image")
-    code, _, said = run(capsys, "train", "--data", classes, "--out", tmp_path / "run", "--epochs", 1)
+    code, _, said = run(capsys, *options_of(classes, tmp_path / "run"))
     assert code == 2
     assert "1 of 49 images cannot be read" in said
     assert not (tmp_path / "run").exists()
@@ -122,7 +179,7 @@ def test_broken_images_stop_before_training(classes, tmp_path, capsys):
 
 def test_unwritable_output(classes, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    code, _, said = run(capsys, "train", "--data", classes, "--out", tmp_path / "file" / "run", "--size", 8)
+    code, _, said = run(capsys, *options_of(classes, tmp_path / "file" / "run"))
     assert code == 2
     assert "Not a directory" in said
     assert len([line for line in said.splitlines() if line.startswith("aaconv: ")]) == 1
@@ -131,8 +188,9 @@ def test_unwritable_output(classes, tmp_path, capsys):
 @pytest.mark.parametrize(
     "error, code, message",
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last finished epoch"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last checkpoint"),
         (FloatingPointError("the loss is nan"), 1, "the loss is nan"),
+        (Stopped("stopped by SIGTERM"), 130, "stopped by SIGTERM"),
         (ModuleNotFoundError("x", name="pytorch_lightning"), 2, "needs the package 'pytorch_lightning': pip install"),
         (ValueError("a\nb   c"), 2, "aaconv: a b c"),
     ],
@@ -152,6 +210,16 @@ def test_debug_shows_the_traceback(tmp_path):
         main(["predict", "--debug", "--checkpoint", str(tmp_path / "none"), "a.png"])
 
 
+def test_read_only_run_folder(classes, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    out.chmod(0o500)
+    if os.access(out, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    code, _, said = run(capsys, *options_of(classes, out))
+    assert (code, "Permission denied" in said) == (2, True)
+
+
 def test_bugs_are_not_dressed_up_as_mistakes(monkeypatch):
     def fail(options):
         raise KeyError("a bug")
@@ -165,7 +233,7 @@ def test_installed_command_helps_at_once():
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "aaconv", "--help"], capture_output=True, text=True, check=True)
     assert time.perf_counter() - started < 5  # a tenth of a second here; torch alone would take longer than this
-    for name in ("demo", "train", "predict"):
+    for name in ("demo", "train", "eval", "recipes", "data", "reproduce", "predict"):
         assert name in done.stdout
     assert (
         "aaconv 0.1.0"

@@ -44,8 +44,7 @@ def test_other_digit_is_where_the_second_scan_stands():
 def test_maps_start_from_the_middle_of_the_first_digit(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "digit_pairs", functools.partial(demo.digit_pairs, 256, 400))
     data = demo.digit_pairs()
-    settings = demo.Settings(model="aa_resnet10s", data="digits", epochs=1)
-    run = demo.train(data, settings, tmp_path)
+    run = demo.train(demo.load_recipe("digits", ["--epochs=1"]), tmp_path, data=data)
     cells, maps = demo._maps_from_first_digit(run, data.val)
     assert maps.shape == (400, 4, 8, 8)
     torch.testing.assert_close(maps.sum(dim=(2, 3)), torch.ones(400, 4))

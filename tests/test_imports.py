@@ -21,11 +21,13 @@ ALLOWED = {
     "paper": set(),
     "tables": {"_checks", "models", "paper"},
     "data": {"_checks"},
+    "recipes": set(),
     "training": {"__init__", "_checks", "_files", "models", "data"},
     "explain": {"_checks", "_files", "ops", "nn", "models", "data"},
+    "reproduction": {"_checks", "_files", "paper", "training"},
     "demo": {"__init__", "models", "data", "training", "explain"},
     "__main__": {"cli"},
-    "cli": {"__init__", "_files", "tables", "demo", "models", "data", "training", "explain"},
+    "cli": {"__init__", "_files", "tables", "demo", "models", "data", "training", "explain", "reproduction"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

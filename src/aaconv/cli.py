@@ -16,17 +16,24 @@ Command = Callable[[argparse.Namespace], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed, 2 bad input (one line says what), 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, options.overrides = parser.parse_known_args(arguments)
+    if options.overrides and not options.takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
     try:
         options.command(options)
     except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on from the last finished epoch", INTERRUPTED)
+        return _say("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("aaconv"):
             raise
         return _say(f"this command needs the package {error.name!r}: pip install 'aaconv[all]'", USAGE)
     except FloatingPointError as error:
         return _say(str(error), FAILED)
+    except RuntimeError as error:
+        if type(error).__name__ != "Stopped":
+            raise
+        return _say(str(error), INTERRUPTED)
     except (ValueError, TypeError, OSError) as error:
         if options.debug:
             raise
@@ -55,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=formatter, allow_abbrev=False)
         add_options(sub)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=command, takes_overrides=command is _train)
     return parser
 
 
@@ -73,41 +80,108 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default="digits", metavar="FOLDER", help="folder of class folders, or 'digits'")
-    parser.add_argument("--out", default="runs/train", metavar="FOLDER", help="where checkpoint and history go")
-    parser.add_argument("--model", default="aa_resnet10s", help="a network's name")
-    parser.add_argument("--size", type=int, default=32, metavar="PIXELS", help="images are resized to this edge")
-    parser.add_argument("--epochs", type=int, default=20, help="passes over the data")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: 128, or all of fewer)")
-    parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
-    parser.add_argument("--weight-decay", type=float, default=0.05, help="of AdamW")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and the images held out")
-    parser.add_argument("--held-out", type=float, default=0.2, metavar="SHARE", help="where there is no val folder")
-    parser.add_argument("--skip-broken", action="store_true", help="leave unreadable images out")
+    parser.usage = "aaconv train RECIPE [--key value ...] [--out FOLDER] [--dry-run] [--print-config]"
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a name that 'aaconv recipes' lists, or a YAML file; comes first"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="where the run goes, or goes on (default: runs/RECIPE)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything and train one step on synthetic images"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration as YAML")
+    parser.add_argument("--resume-anyway", action="store_true", help="go on although settings or devices changed")
+    parser.epilog = (
+        "--key value changes the recipe: --model.name, --data.path, --epochs, ...; --print-config shows all."
+    )
 
 
 def _train(options: argparse.Namespace) -> None:
-    from aaconv.training.job import train_on
-    from aaconv.training.run import Settings
+    from aaconv.training.recipes import dump_recipe, load_recipe
 
-    settings = Settings(
-        model=options.model,
-        data=options.data,
-        edge=options.size,
-        epochs=options.epochs,
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-        seed=options.seed,
+    recipe = load_recipe(options.recipe, options.overrides)
+    if options.print_config:
+        print(dump_recipe(recipe), end="")
+        return
+    from aaconv.training.run import dry_run, train
+
+    if options.dry_run:
+        print(dry_run(recipe))
+        return
+    run = train(recipe, options.out or f"runs/{Path(options.recipe).stem}", anyway=options.resume_anyway)
+    if run.rank == 0:
+        print(f"accuracy {run.history[-1]['val_accuracy']:.1%} after {len(run.history)} epochs")
+        print(f"checkpoint: {run.weights}")
+
+
+def _recipes_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="RECIPE", help="print this one")
+
+
+def _recipes(options: argparse.Namespace) -> None:
+    from aaconv.training.recipes import list_recipes, locate
+
+    if options.name:
+        print(locate(options.name).read_text(encoding="utf-8"), end="")
+        return
+    for name, title in list_recipes().items():
+        print(f"{name:<24} {title}")
+
+
+def _eval_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="model.safetensors or best.safetensors of a run")
+    parser.add_argument(
+        "--data", required=True, help="digits, clutter, cifar10, cifar100, a folder of classes, or shards (*.tar)"
     )
-    run = train_on(
-        settings,
-        options.out,
+    parser.add_argument("--path", metavar="PATH", help="where CIFAR's archive lies")
+    parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images at a time")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read images")
+    parser.add_argument("--skip-broken", action="store_true", help="leave unreadable images out")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from aaconv.training.evaluate import evaluate
+
+    found = evaluate(
+        options.checkpoint,
+        options.data,
+        path=options.path,
         batch_size=options.batch_size,
-        held_out=options.held_out,
-        skip_broken=options.skip_broken,
+        workers=options.workers,
+        on_broken="skip" if options.skip_broken else "fail",
     )
-    print(f"held-out accuracy {run.history[-1]['val_accuracy']:.1%} after {len(run.history)} epochs")
-    print(f"checkpoint: {run.weights}")
+    print(found)
+    if options.json:
+        found.write(options.json)
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("get",), help="fetch a data set")
+    parser.add_argument("name", help="cifar10 or cifar100")
+    parser.add_argument("--to", default="data", metavar="FOLDER", help="where it goes")
+
+
+def _data(options: argparse.Namespace) -> None:
+    from aaconv.data.download import get
+
+    print(get(options.name, options.to))
+
+
+def _reproduce_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/reproduce", metavar="FOLDER", help="where runs and page go, or go on")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each network on each task")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="digits, clutter (default: both)")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: one a core, one on a GPU)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="another length of all runs")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from aaconv.reproduction.reproduce import reproduce
+
+    page = reproduce(
+        options.out, seeds=options.seeds, tasks=options.tasks, workers=options.workers, epochs=options.epochs
+    )
+    print(f"page: {page}")
 
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:
@@ -198,7 +272,11 @@ def _print_or_write(text: str, path: str | None) -> None:
 
 _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], Any], Command, str]] = {
     "demo": (_demo_options, _demo, "Train with and without attention on the embedded digits and write a report."),
-    "train": (_train_options, _train, "Train a network on your own images."),
+    "train": (_train_options, _train, "Train a network as a recipe says; the same command goes on after a stop."),
+    "recipes": (_recipes_options, _recipes, "List the recipes, or print one."),
+    "eval": (_eval_options, _eval, "Measure a checkpoint on labelled images."),
+    "data": (_data_options, _data, "Fetch a data set."),
+    "reproduce": (_reproduce_options, _reproduce, "Train the paper's comparisons in miniature and write a page."),
     "tables": (_tables_options, _tables, "Print the paper's tables with our counts beside the printed figures."),
     "models": (_models_options, _models, "List the networks."),
     "augment": (_augment_options, _augment, "Show what putting attention into a network would change."),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,13 +17,15 @@ from torch.nn.functional import avg_pool2d
 from aaconv import __version__
 from aaconv.data.digit_pairs import CLASSES, SCAN_EDGE, DigitPairs, digit_pairs
 from aaconv.data.splits import ImageData
-from aaconv.explain.plots import plot_attention, plot_curves
+from aaconv.explain.plots import plot_attention
 from aaconv.explain.record import record
 from aaconv.explain.report import Section, write_report
 from aaconv.models.complexity import Complexity, measure_complexity
+from aaconv.training.curves import plot_curves
 from aaconv.training.intervals import paired_bootstrap
 from aaconv.training.predict import probabilities
-from aaconv.training.run import Settings, TrainedRun, train
+from aaconv.training.recipes import load_recipe
+from aaconv.training.run import TrainedRun, train
 
 NETWORKS = {"plain": "resnet10s", "augmented": "aa_resnet10s"}
 LAYER = "blocks.3.conv1.attention"  # that the report shows
@@ -49,7 +51,6 @@ class Result:
 def run_demo(folder: str | Path, *, epochs: int = 10, seed: int = 0, say: Say = print) -> Path:
     """Train both networks, write ``report.html`` with everything beside it, and return its path."""
     folder = Path(folder)
-    settings = Settings(model=NETWORKS["plain"], data="digits", epochs=epochs, seed=seed)
     data = digit_pairs(seed=seed)
     test = data.val
     if not isinstance(test, DigitPairs):
@@ -57,7 +58,8 @@ def run_demo(folder: str | Path, *, epochs: int = 10, seed: int = 0, say: Say = 
     say(f"{len(data.train):,} canvases an epoch, {len(test):,} test canvases of digits never trained on")
     results = {}
     for title, model in NETWORKS.items():
-        run = train(data, replace(settings, model=model), folder / model, title)
+        recipe = load_recipe("digits", [f"--model.name={model}", f"--epochs={epochs}", f"--seed={seed}"])
+        run = train(recipe, folder / model, data=data, title=title)
         results[title] = _evaluate(run, data, test)
         low, high = results[title].interval
         say(f"{title}: {results[title].accuracy:.1%} of the test canvases right (95% interval {low:.1%} to {high:.1%})")
@@ -70,7 +72,7 @@ def run_demo(folder: str | Path, *, epochs: int = 10, seed: int = 0, say: Say = 
 def _evaluate(run: TrainedRun, data: ImageData, test: DigitPairs) -> Result:
     run.model.cpu()
     correct = probabilities(run.model, run.card, test.images).argmax(dim=1) == test.labels
-    complexity = measure_complexity(run.model, data.channels, data.edge)
+    complexity = measure_complexity(run.model, data.channels, data.size)
     return Result(run, complexity, correct, paired_bootstrap(correct, test.scans))
 
 

@@ -1,17 +1,24 @@
-"""Runs: they learn, they go on after an interruption to the bit, they refuse what cannot work."""
+"""Runs: they learn, leave what they should, go on, and refuse what cannot work."""
 
 import csv
 import json
+import os
+import signal
 
 import pytest
 import torch
+from filelock import FileLock
 
 from aaconv.data.digit_pairs import digit_pairs
 from aaconv.data.splits import ImageData, Split
-from aaconv.training import run as module
-from aaconv.training.callbacks import History
+from aaconv.training.callbacks import CURVES, METRICS, History
 from aaconv.training.checkpoint import load_checkpoint
-from aaconv.training.run import METRICS, RESUME, SETTINGS, WEIGHTS, Settings, train
+from aaconv.training.keeping import BEST, RESUME, Stopped
+from aaconv.training.recipes import load_recipe
+from aaconv.training.records import CARD, CONFIG, ENVIRONMENT
+from aaconv.training.run import LOCK, WEIGHTS, dry_run, train
+
+KEPT = {RESUME, WEIGHTS, BEST, METRICS, CURVES, CONFIG, ENVIRONMENT, CARD, LOCK}
 
 
 def tiny(edge=16, count=48):
@@ -22,113 +29,257 @@ def tiny(edge=16, count=48):
     for image, label in zip(images, labels, strict=True):
         image[0, :, (edge // 2) * int(label) : (edge // 2) * (int(label) + 1)] += 150
     split = Split(images, labels)
-    return ImageData(split, split, ("left", "right"))
+    return ImageData.in_memory(split, split, ("left", "right"))
 
 
-def settings_of(**changes):
-    return Settings(**{"model": "aa_resnet10s", "data": "tiny", "edge": 16, "batch_size": 16, "epochs": 3, **changes})
+def recipe_of(*overrides):
+    usual = {"--model.name": "aa_resnet10xs_r25", "--data.name": "folder", "--data.size": "16", "--batch_size": "16"}
+    usual |= {"--epochs": "3", "--machine.loggers": "[]", "--machine.accelerator": "cpu"}
+    usual |= dict(item.split("=", 1) for item in overrides)
+    return load_recipe("digits", [f"{name}={value}" for name, value in usual.items()])
 
 
 def test_learns_and_leaves_its_files(tmp_path, capsys):
-    run = train(tiny(), settings_of(epochs=8), tmp_path / "run", "tiny")
+    recipe = recipe_of("--epochs=8", "--machine.loggers=[tensorboard]", "--model.options={position: sine}")
+    run = train(recipe, tmp_path / "run", data=tiny(), title="tiny")
     assert run.history[-1]["val_accuracy"] == 1
     assert [row["epoch"] for row in run.history] == list(range(1, 9))
     assert run.history[-1]["step"] == 24
     assert run.seconds > 0
-    names = {path.name for path in run.folder.iterdir()}
-    assert names == {RESUME, WEIGHTS, SETTINGS, METRICS}
+    assert {path.name for path in run.folder.iterdir()} == KEPT | {"tensorboard"}
+    assert list((run.folder / "tensorboard").glob("events.*"))
     with (run.folder / METRICS).open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["val_accuracy"]) == 1
-    assert set(rows[0]) == {*("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")}
-    model, card = load_checkpoint(run.weights)
-    assert card.classes == ("left", "right")
+    sums = {f"{part}_{name}" for part in ("train", "val") for name in ("loss", "accuracy", "top5")}
+    assert set(rows[0]) == {"epoch", "step", "seconds"} | sums
+    assert "tiny 8/8: train_loss" in capsys.readouterr().err
+    for file in (WEIGHTS, BEST):
+        model, card = load_checkpoint(run.folder / file)
+        assert (card.classes, card.options) == (("left", "right"), {"position": "sine"})
+    model, _ = load_checkpoint(run.weights)
     assert torch.equal(model(torch.ones(1, 1, 16, 16)), run.model(torch.ones(1, 1, 16, 16)))
-    assert "tiny 8/8: train_accuracy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("data", [tiny(), digit_pairs(48, 32)], ids=["fixed images", "composed anew"])
-def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, data):
-    settings = settings_of(edge=data.edge)
-    whole = train(data, settings, tmp_path / "whole")
+def test_folder_says_what_was_run_and_measured(tmp_path):
+    run = train(recipe_of(), tmp_path, data=tiny(), title=None)
+    assert load_recipe(tmp_path / CONFIG) == recipe_of()
+    record = json.loads((tmp_path / ENVIRONMENT).read_text())
+    assert record["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["devices"] == 1
+    assert len(record["starts"]) == 1
+    page = (tmp_path / CARD).read_text()
+    assert f"| `model.safetensors`, last epoch | {run.history[-1]['val_accuracy']:.2%} |" in page
+    assert f"{sum(p.numel() for p in run.model.parameters()):,} parameters" in page
+    assert "48 for training, 48 for evaluation, 2 classes" in page
+
+
+def test_metrics_are_what_the_network_does(tmp_path):
+    run = train(recipe_of("--epochs=1", "--batch_size=48"), tmp_path, data=tiny(), title=None)
+    data = tiny()
+    with torch.no_grad():
+        logits = run.model(run.card.normalize(data.val.images))
+    row = run.history[-1]
+    assert row["val_accuracy"] == pytest.approx((logits.argmax(1) == data.val.labels).float().mean().item())
+    loss = torch.nn.functional.cross_entropy(logits, data.val.labels).item()
+    assert row["val_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_best_is_kept_beside_last(tmp_path, monkeypatch):
+    accuracies = iter([0.5, 0.9, 0.6])
+    original = History.on_train_epoch_end
+
+    def scripted(self, trainer, task):
+        original(self, trainer, task)
+        self.rows[-1]["val_accuracy"] = next(accuracies)
+        kept.append({name: value.clone() for name, value in task.model.state_dict().items()})
+
+    kept = []
+    monkeypatch.setattr(History, "on_train_epoch_end", scripted)
+    train(recipe_of(), tmp_path, data=tiny(), title=None)
+    for file, epoch in ((BEST, 1), (WEIGHTS, 2)):
+        model, _ = load_checkpoint(tmp_path / file)
+        assert all(torch.equal(value, kept[epoch][name]) for name, value in model.state_dict().items()), file
+
+
+def test_moving_average_is_evaluated_and_kept(tmp_path):
+    data = tiny()
+    run = train(recipe_of("--ema_decay=0.5", "--epochs=4"), tmp_path, data=data, title=None)
+    state = torch.load(tmp_path / RESUME, weights_only=True)
+    name = "head.weight"
+    averaged, current = (state[part][f"model.{name}"] for part in ("state_dict", "current_model_state"))
+    assert torch.equal(run.model.state_dict()[name], averaged)
+    assert not torch.equal(averaged, current)
+    with torch.no_grad():
+        logits = run.model(run.card.normalize(data.val.images))
+    loss = torch.nn.functional.cross_entropy(logits, data.val.labels).item()
+    assert run.history[-1]["val_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_images_composed_anew_are_the_same_after_an_interruption(tmp_path, monkeypatch):
+    data, recipe = digit_pairs(48, 32, edge=24), recipe_of("--data.name=digits", "--data.size=24")
+    whole = train(recipe, tmp_path / "whole", data=data, title=None)
+    original = History.on_train_epoch_end
 
     def interrupt(self, trainer, task):
         original(self, trainer, task)
         if trainer.current_epoch == 1:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    original = History.on_train_epoch_end
     with monkeypatch.context() as patch:
         patch.setattr(History, "on_train_epoch_end", interrupt)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            train(data, settings, tmp_path / "cut")
-    assert (tmp_path / "cut" / RESUME).exists()
+        with pytest.raises(Stopped, match=r"stopped by SIGTERM; saved .*last\.ckpt at optimiser step 6"):
+            train(recipe, tmp_path / "cut", data=data, title=None)
     assert not (tmp_path / "cut" / WEIGHTS).exists()
-    resumed = train(data, settings, tmp_path / "cut")
+    resumed = train(recipe, tmp_path / "cut", data=data, title=None)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
-    for before, after in zip(whole.history, resumed.history, strict=True):
-        assert {**before, "seconds": 0} == {**after, "seconds": 0}
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert len(json.loads((tmp_path / "cut" / ENVIRONMENT).read_text())["starts"]) == 2
 
 
 def test_finished_run_is_not_trained_again(tmp_path):
-    first = train(tiny(), settings_of(epochs=1), tmp_path)
+    first = train(recipe_of(), tmp_path, data=tiny(), title=None)
     stamp = (tmp_path / RESUME).stat().st_mtime_ns
-    again = train(tiny(), settings_of(epochs=1), tmp_path)
+    again = train(recipe_of(), tmp_path, data=tiny(), title=None)
     assert (tmp_path / RESUME).stat().st_mtime_ns == stamp
     assert again.history == first.history
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name])
 
 
-def test_other_settings_are_refused(tmp_path):
-    train(tiny(), settings_of(epochs=1), tmp_path)
-    with pytest.raises(ValueError, match=r"holds a run with other settings \(epochs 1 -> 2, lr 0.003 -> 0.1\); use an"):
-        train(tiny(), settings_of(epochs=2, lr=0.1), tmp_path)
-    (tmp_path / SETTINGS).write_text("{")
-    with pytest.raises(ValueError, match=r"settings.json is damaged"):
-        train(tiny(), settings_of(epochs=1), tmp_path)
+def test_another_run_is_refused_unless_told_so(tmp_path):
+    train(recipe_of(), tmp_path, data=tiny(), title=None)
+    with pytest.raises(ValueError, match=r"other settings \(optimizer\.lr 0\.003 -> 0\.1, epochs 3 -> 4\); use an"):
+        train(recipe_of("--epochs=4", "--optimizer.lr=0.1"), tmp_path, data=tiny())
+    with pytest.raises(ValueError, match=r"other settings \(the images\)"):
+        train(recipe_of(), tmp_path, data=tiny(count=64))
+    train(recipe_of("--machine.save_minutes=3", "--machine.workers=1"), tmp_path, data=tiny(), title=None)
+    run = train(recipe_of("--epochs=4"), tmp_path, data=tiny(), title=None, anyway=True)
+    assert len(run.history) == 4
+    record = json.loads((tmp_path / ENVIRONMENT).read_text())
+    (tmp_path / ENVIRONMENT).write_text(json.dumps({**record, "devices": 2}))
+    with pytest.raises(ValueError, match=r"other settings \(devices 2 -> 1\)"):
+        train(recipe_of("--epochs=4"), tmp_path, data=tiny())
+    (tmp_path / ENVIRONMENT).write_text("{")
+    with pytest.raises(ValueError, match=r"environment\.json is damaged"):
+        train(recipe_of(), tmp_path, data=tiny())
+
+
+def test_folder_in_use_is_refused(tmp_path):
+    with FileLock(tmp_path / LOCK), pytest.raises(ValueError, match=r"is in use by another process; wait for it"):
+        train(recipe_of(), tmp_path, data=tiny())
+    assert not (tmp_path / CONFIG).exists()
+    train(recipe_of("--epochs=1"), tmp_path, data=tiny(), title=None)
 
 
 def test_damaged_progress_is_named(tmp_path):
-    (tmp_path / SETTINGS).write_text(json.dumps(module.asdict(settings_of())))
     (tmp_path / RESUME).write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"last\.ckpt cannot be read .*; remove it to start anew"):
-        train(tiny(), settings_of(), tmp_path)
+        train(recipe_of(), tmp_path, data=tiny())
 
 
-def test_norms_biases_and_tables_do_not_decay(tmp_path):
-    run = train(tiny(), settings_of(epochs=1, weight_decay=0.3), tmp_path)
-    task = module.ClassificationTask(run.model, run.card, lr=0.1, weight_decay=0.3, total_steps=10)
-    decayed, others = task.configure_optimizers()["optimizer"].param_groups
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0)
-    names = {id(p): name for name, p in run.model.named_parameters()}
-    assert {names[id(p)].split(".")[-1] for p in decayed["params"]} == {"weight"}
-    assert sum("position" in names[id(p)] for p in others["params"]) == 4
-    assert len(decayed["params"]) + len(others["params"]) == len(names)
+def test_rest_of_a_killed_save_is_cleared(tmp_path):
+    (tmp_path / f".{RESUME}.123").write_bytes(b"half a file")
+    train(recipe_of("--epochs=1"), tmp_path, data=tiny(), title=None)
+    assert {path.name for path in tmp_path.iterdir()} == KEPT
 
 
 def test_loss_that_is_not_finite_stops(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step \d+; use a smaller lr"):
-        train(tiny(), settings_of(lr=1e30), tmp_path)
+    with pytest.raises(
+        FloatingPointError, match=r"(loss|weights) stopped being finite at .* there is no checkpoint yet"
+    ):
+        train(recipe_of("--optimizer.lr=1e30"), tmp_path, data=tiny(), title=None)
+    assert not (tmp_path / RESUME).exists()
+
+
+def test_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
+    data, recipe = tiny(), recipe_of("--epochs=4")
+    original = History.on_train_epoch_end
+
+    def spoil(self, trainer, task):
+        original(self, trainer, task)
+        if trainer.current_epoch == 1:
+            next(task.model.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(History, "on_train_epoch_end", spoil)
+    with pytest.raises(
+        FloatingPointError, match=r"weights stopped .* step 6; the last good checkpoint is .* step 3; use"
+    ):
+        train(recipe, tmp_path, data=data, title=None)
+    assert torch.load(tmp_path / RESUME, weights_only=True)["global_step"] == 3
+
+
+def test_disk_full_while_saving_keeps_the_checkpoint(tmp_path, monkeypatch):
+    save = torch.save
+
+    def full(state, path):
+        if state["global_step"] == 6:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(recipe_of(), tmp_path, data=tiny(), title=None)
+    assert torch.load(tmp_path / RESUME, weights_only=True)["global_step"] == 3
+    assert not list(tmp_path.glob(f".{RESUME}.*"))
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    "overrides, message",
     [
-        ({"lr": 0.0}, "lr must be above 0 and finite, got lr=0.0"),
-        ({"lr": float("nan")}, "lr must be above 0 and finite, got lr=nan"),
-        ({"weight_decay": -1.0}, "weight_decay must be at least 0 and finite, got weight_decay=-1.0"),
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
+        (["--batch_size=64"], "batch_size must be at most the 48 training images, got 64"),
+        (
+            ["--batch_size=15", "--accumulate=2"],
+            "must be a multiple of accumulate x devices = 2 x 1, got 15; 14 would do",
+        ),
+        (["--model.name=aa_resnet5O"], "no model 'aa_resnet5O'"),
+        (["--model.options={positoin: sine}"], "positoin"),
+        (["--machine.accelerator=gpu"], "machine: "),
+        (["--machine.loggers=[comet]"], "comet"),
     ],
 )
-def test_bad_settings(changes, message):
-    with pytest.raises(ValueError, match=message):
-        settings_of(**changes)
+def test_refused_before_training(tmp_path, overrides, message):
+    if "--machine.accelerator=gpu" in overrides and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises((ValueError, TypeError, ModuleNotFoundError), match=message):
+        train(recipe_of(*overrides), tmp_path / "run", data=tiny())
+    assert not (tmp_path / "run" / RESUME).exists()
 
 
-def test_batch_larger_than_the_set(tmp_path):
-    with pytest.raises(ValueError, match="batch_size must be at most the 48 training images, got 64"):
-        train(tiny(), settings_of(batch_size=64), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def test_last_images_that_fill_no_step_do_no_harm(tmp_path):
+    """Of 49 images the 49th alone would be a batch of one, which batch norm refuses."""
+    run = train(recipe_of("--epochs=2"), tmp_path, data=tiny(count=49), title=None)
+    assert run.history[-1]["step"] == 6
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["--machine.precision=bf16"],
+        ["--machine.channels_last=true"],
+        ["--augment.rand_augment=9", "--augment.cutmix=1", "--augment.mixup=0.2", "--label_smoothing=0.1"],
+        ["--optimizer.name=rmsprop", "--schedule.name=exponential", "--optimizer.clip_norm=1"],
+        ["--model.options={drop_rate: 0.1}", "--optimizer.name=sgd", "--schedule.name=constant"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_switches_train(tmp_path, overrides):
+    run = train(recipe_of("--optimizer.lr=1e-3", "--epochs=1", *overrides), tmp_path, data=tiny(), title=None)
+    assert run.history[0]["train_loss"] > 0
+
+
+def test_compiled_network_trains(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    train(recipe_of("--epochs=1", "--machine.compile=true"), tmp_path, data=tiny(), title=None)
+    assert compiled == ["SmallResNet"]
+
+
+def test_dry_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = dry_run(recipe_of("--data.name=cifar100", "--data.size=32", "--augment.crop=pad", "--accumulate=2"))
+    assert said.startswith("aa_resnet10xs_r25: ")
+    assert "100 classes; one step on synthetic images works" in said
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ Letters: N heads, H W attention grid, E image edge in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,27 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers
-QUERY_COLOUR, ATTENDED_COLOUR = "#56B4E9", "#E69F00"
-
-
-def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], chance: float | None = None) -> Figure:
-    """Accuracy and loss against optimiser steps, a colour a run; training dashed, held-out data solid."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for colour, (name, rows) in zip(COLOURS, histories.items(), strict=False):
-        steps = [row["step"] for row in rows]
-        for axes, metric in ((left, "accuracy"), (right, "loss")):
-            axes.plot(steps, [row[f"train_{metric}"] for row in rows], "--", color=colour, label=f"{name}, training")
-            axes.plot(steps, [row[f"val_{metric}"] for row in rows], "-", color=colour, label=f"{name}, held out")
-    if chance is not None:
-        left.axhline(chance, color="0.5", linewidth=0.8, linestyle=":", label="chance")
-    left.set(xlabel="optimiser step", ylabel="accuracy", ylim=(None, 1))
-    right.set(xlabel="optimiser step", ylabel="cross-entropy")
-    left.legend(fontsize=8, frameon=False)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+QUERY_COLOUR, ATTENDED_COLOUR = "#56B4E9", "#E69F00"  # told apart by colour-blind readers
 
 
 def plot_attention(rows: Sequence[tuple[Tensor, Tensor, tuple[int, int], str]], marked: str = "query") -> Figure:

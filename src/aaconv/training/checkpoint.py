@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,14 @@ class ModelCard:
     mean: tuple[float, ...]  # of each channel, images in 0..1
     std: tuple[float, ...]
     version: str = __version__
+    options: dict[str, Any] = field(default_factory=dict)  # of the network: position, drop_path_rate, ...
+    crop_pct: float = 1.0  # of the resized image's edge, cut out of its middle for evaluation
+    data: str = ""  # the training images: a data set's name, or "folder"
 
     def build(self) -> nn.Module:
         """The network, freshly initialised."""
-        return create_model(self.model, num_classes=len(self.classes), in_chans=self.channels, img_size=self.edge)
+        sizes: dict[str, Any] = {"num_classes": len(self.classes), "in_chans": self.channels, "img_size": self.edge}
+        return create_model(self.model, **{**sizes, **self.options})
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 [n, C, E, E] -> floats of mean 0 and deviation 1."""

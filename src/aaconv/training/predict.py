@@ -39,7 +39,7 @@ def predict_files(checkpoint: str | Path, paths: Sequence[str | Path], batch_siz
         range(0, len(paths), batch_size), desc="predicting", disable=None if len(paths) > batch_size else True
     ):
         chunk = paths[start : start + batch_size]
-        images = torch.stack([read_image(path, card.channels, card.edge) for path in chunk])
+        images = torch.stack([read_image(path, card.channels, card.edge, card.crop_pct) for path in chunk])
         best = probabilities(model, card, images).max(dim=1)
         for path, value, index in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
             predictions.append(Prediction(str(path), card.classes[index], value))

@@ -1,53 +1,40 @@
-"""One training run in one folder: starts, goes on after an interruption, and leaves a checkpoint and its history."""
+"""One training run in one folder: starts, goes on after an interruption, and leaves checkpoints, metrics and a card."""
 
 from __future__ import annotations
 
-import json
-import logging
-import math
+import os
 import sys
-import warnings
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, TensorDataset
+from filelock import FileLock, Timeout
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import nn
+from torch.utils.data import DataLoader
 
-from aaconv._checks import expect_int
-from aaconv._files import write_text
-from aaconv.data.splits import ImageData, Split
-from aaconv.training.callbacks import History, LinePerEpoch, WholeFiles
+from aaconv.data.splits import Draw, ImageData
+from aaconv.models import check_model_name
+from aaconv.models.complexity import measure_complexity
+from aaconv.training.callbacks import History
 from aaconv.training.checkpoint import ModelCard, save_checkpoint
+from aaconv.training.config import Recipe
+from aaconv.training.engine import build_trainer
+from aaconv.training.keeping import RESUME, Keeper, evaluated_model
+from aaconv.training.loaders import Batch, Plan, Share, train_loader, val_loader
+from aaconv.training.records import claim, write_card
+from aaconv.training.sources import load_data, synthetic_data
 from aaconv.training.task import ClassificationTask
 
-RESUME, WEIGHTS, SETTINGS, METRICS = "last.ckpt", "model.safetensors", "settings.json", "metrics.csv"
+if TYPE_CHECKING:
+    from aaconv.data.shards import ShardData
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the outcome of a run; a folder goes on only under the settings it began with."""
-
-    model: str
-    data: str  # a folder, or the name of the embedded set
-    edge: int = 32
-    epochs: int = 20
-    batch_size: int = 128
-    lr: float = 3e-3
-    weight_decay: float = 0.05
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("edge", "epochs", "batch_size"):
-            expect_int(name, getattr(self, name))
-        expect_int("seed", self.seed, minimum=0)
-        for name, least in (("lr", "above"), ("weight_decay", "at least")):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0 or (least == "above" and value == 0):
-                raise ValueError(f"{name} must be {least} 0 and finite, got {name}={value}")
+WEIGHTS, LOCK = "model.safetensors", ".lock"
 
 
 @dataclass(frozen=True)
@@ -56,136 +43,191 @@ class TrainedRun:
 
     model: nn.Module
     card: ModelCard
-    history: list[dict[str, float]]  # a row an epoch: epoch, step, {train,val}_{loss,accuracy}, seconds
+    history: list[dict[str, float]]  # a row an epoch: epoch, step, {train,val}_{loss,accuracy,top5}, seconds
     folder: Path
+    rank: int = 0  # of the process
 
     @property
     def weights(self) -> Path:
-        """The checkpoint."""
+        """The checkpoint of the last epoch."""
         return self.folder / WEIGHTS
 
     @property
     def seconds(self) -> float:
-        """Training and validation time of all epochs."""
+        """Training and evaluation time of all epochs."""
         return sum(row["seconds"] for row in self.history)
 
 
-def train(data: ImageData, settings: Settings, folder: str | Path, title: str = "training") -> TrainedRun:
-    """Train to the end, from the last finished epoch where ``folder`` holds one.
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    data: ImageData | ShardData | None = None,
+    title: str | None = "training",
+    anyway: bool = False,
+) -> TrainedRun:
+    """Train to the end, from the last checkpoint where ``folder`` holds one.
+
+    Args:
+        recipe: The run.
+        folder: Where everything goes; of machines that train together, on storage that they share.
+        data: The images; None loads what the recipe names.
+        title: Of bar and lines; None shows none.
+        anyway: Go on although configuration, images or number of devices changed.
 
     Raises:
-        ValueError: The folder holds a run under other settings, or a batch is larger than the training set.
-        FloatingPointError: The loss stopped being finite.
+        FileNotFoundError: No such images.
+        ValueError: Unknown model or unusable images; or the folder is in use, or holds another run.
+        FloatingPointError: Loss or weights stopped being finite.
+        Stopped: A signal came; the run is saved.
     """
     folder = Path(folder)
-    if settings.batch_size > len(data.train):
-        raise ValueError(f"batch_size must be at most the {len(data.train)} training images, got {settings.batch_size}")
-    _claim(folder, settings)
-    torch.manual_seed(settings.seed)
-    card = describe(data, settings)
-    steps = settings.epochs * (len(data.train) // settings.batch_size)
-    task = ClassificationTask(card.build(), card, lr=settings.lr, weight_decay=settings.weight_decay, total_steps=steps)
-    history = History(folder / METRICS)
-    trainer = _trainer(settings, folder, history, title)
-    trainer.fit(task, datamodule=EpochData(data, settings), ckpt_path=_resume_point(folder), weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    save_checkpoint(folder / WEIGHTS, task.model, card)
-    return TrainedRun(task.model.eval(), card, history.rows, folder)
+    check_model_name(recipe.model.name)
+    data = load_data(recipe) if data is None else data
+    with locked(folder):
+        return _train(recipe, folder, data, title, anyway)
 
 
-def describe(data: ImageData, settings: Settings) -> ModelCard:
-    """The card of the network that ``settings`` train on ``data``: mean and deviation are the training set's."""
-    pixels = data.train.images.float().div(255)
-    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)).clamp(min=1e-3)
-    return ModelCard(settings.model, data.classes, data.channels, data.edge, tuple(mean.tolist()), tuple(std.tolist()))
+def _train(recipe: Recipe, folder: Path, data: Any, title: str | None, anyway: bool) -> TrainedRun:
+    shown = sys.stderr.isatty()
+    card = describe(data, recipe)
+    history = History(folder, None if shown else title)
+    keeper = Keeper(folder, card, recipe.machine.save_steps, recipe.machine.save_minutes)
+    trainer = build_trainer(recipe, folder, history, keeper, title if shown else None)
+    plan = Plan(_count(data), recipe.batch_size, recipe.accumulate, trainer.world_size)
+    if rank_zero_only.rank == 0:
+        claim(folder, recipe, data.fingerprint(), trainer.world_size, anyway=anyway)
+    torch.manual_seed(recipe.seed)
+    model = _prepare(card.build(), recipe)
+    task = ClassificationTask(model, card, recipe, plan.steps)
+    trainer.fit(task, datamodule=EpochData(data, recipe, plan), ckpt_path=_resume_point(folder), weights_only=True)
+    model = evaluated_model(trainer)
+    if trainer.is_global_zero:
+        save_checkpoint(folder / WEIGHTS, model, card)
+        write_card(folder, recipe, card, history.rows, _facts(model, card, data))
+    return TrainedRun(model.eval(), card, history.rows, folder, trainer.global_rank)
+
+
+def dry_run(recipe: Recipe) -> str:
+    """Build everything and train for one step of a few synthetic images; returns a line that says what was built."""
+    size = 2 * recipe.accumulate
+    machine = replace(recipe.machine, devices=1, nodes=1, workers=0, loggers=(), accelerator="cpu")
+    if machine.precision == "16":
+        machine = replace(machine, precision="bf16")  # what CPUs have
+    small = replace(recipe, epochs=1, batch_size=size, machine=machine)
+    if small.augment.crop == "inception":  # happens while files are read, and there are none
+        small = replace(small, augment=replace(small.augment, crop="none"), data=replace(small.data, name="folder"))
+    data = synthetic_data(recipe.data, size)
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(small, folder, data=data, title="dry run")
+    complexity = measure_complexity(run.model, data.channels, data.size)
+    return (
+        f"{recipe.model.name}: {complexity.parameters:,} parameters, {complexity.flops / 1e9:.2f} GFLOPs at "
+        f"{recipe.data.size} pixels, {len(data.classes)} classes; one step on synthetic images works"
+    )
+
+
+def describe(data: ImageData | ShardData, recipe: Recipe) -> ModelCard:
+    """The card of the network that ``recipe`` trains on ``data``."""
+    return ModelCard(
+        recipe.model.name,
+        tuple(data.classes),
+        data.channels,
+        recipe.data.size,
+        data.mean,
+        data.std,
+        options=dict(recipe.model.options),
+        crop_pct=recipe.data.crop_pct,
+        data=recipe.data.name,
+    )
 
 
 class EpochData(pl.LightningDataModule):
-    """Loaders whose order depends on the seed and the epoch alone, so that a resumed run sees the same batches."""
+    """A loader an epoch; in the epoch that a run goes on in, from the batch after its checkpoint."""
 
-    def __init__(self, data: ImageData, settings: Settings):
+    def __init__(self, data: ImageData | ShardData, recipe: Recipe, plan: Plan):
         super().__init__()
-        self.data = data
-        self.settings = settings
+        self.data, self.recipe, self.plan = data, recipe, plan
 
-    def train_dataloader(self) -> DataLoader:
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        split = self.data.renew(epoch) if self.data.renew else self.data.train
-        random = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(split), generator=random)
-        return _batches(split, order, self.settings.batch_size, drop_last=True)
+    def train_dataloader(self) -> DataLoader[Batch]:
+        if self.trainer is None:
+            raise RuntimeError("the loader belongs to a trainer's epoch")
+        epoch, progress = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress
+        start = 0 if progress.is_last_batch else progress.current.processed
+        renew = getattr(self.data, "renew", None)
+        return train_loader(
+            renew(epoch) if renew else self.data.train,
+            self.plan,
+            Draw(self.recipe.seed, epoch),
+            self._share,
+            start=start,
+            workers=self.recipe.machine.workers,
+            magnitude=0 if self.recipe.data.name in ("files", "shards") else self.recipe.augment.rand_augment,
+        )
 
-    def val_dataloader(self) -> DataLoader:
-        order = torch.arange(len(self.data.val))
-        return _batches(self.data.val, order, self.settings.batch_size, drop_last=False)
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return val_loader(self.data.val, self.plan.local, self._share, self.recipe.machine.workers)
+
+    @property
+    def _share(self) -> Share:
+        if self.trainer is None:
+            return Share()
+        return Share(self.trainer.global_rank, self.trainer.world_size)
 
 
-def _batches(split: Split, order: Tensor, size: int, *, drop_last: bool) -> DataLoader:
-    """Whole batches indexed out of memory at once."""
-    indices = BatchSampler(order.tolist(), size, drop_last)
-    return DataLoader(TensorDataset(split.images, split.labels), sampler=indices, batch_size=None)
-
-
-def _claim(folder: Path, settings: Settings) -> None:
-    """Write the settings into a new folder; refuse one that holds others."""
-    path = folder / SETTINGS
-    if not path.exists():
-        text = json.dumps(asdict(settings), indent=2)
-        write_text(path, text)
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder, so that two runs do not write into it; the system lets go of it when the process ends."""
+    if rank_zero_only.rank != 0:
+        yield
         return
     try:
-        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); use another --out folder") from error
-    changed = [
-        f"{name} {held.get(name)!r} -> {now!r}" for name, now in asdict(settings).items() if held.get(name) != now
-    ]
-    if changed:
-        raise ValueError(f"{folder} holds a run with other settings ({', '.join(changed)}); use another --out folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ValueError(f"--out must be a folder, {folder} is a file") from error
+    lock, holder = FileLock(folder / LOCK), folder / f"{LOCK}.holder"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise ValueError(f"{folder} is in use by {who}; wait for it, stop it, or use another --out folder") from error
+    for rest in folder.glob(f".{RESUME}.*"):  # of a run that was killed while it saved
+        rest.unlink()
+    try:
+        holder.write_text(f"process {os.getpid()} on {os.uname().nodename}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _prepare(model: nn.Module, recipe: Recipe) -> nn.Module:
+    if recipe.machine.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.machine.compile:
+        model.compile()
+    return model
 
 
 def _resume_point(folder: Path) -> Path | None:
-    """The last finished epoch's state, if there is one that loads."""
+    """The last checkpoint, if there is one that loads."""
     path = folder / RESUME
     if not path.exists():
         return None
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # of damaged bytes the unpickler makes errors of any kind
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read ({reason}); remove it to start anew") from error
     return path
 
 
-def _trainer(settings: Settings, folder: Path, history: History, title: str) -> pl.Trainer:
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    # Loaders index memory, so workers would only cost; and there is no logger, metrics.csv is ours.
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    shown = sys.stderr.isatty()
-    callbacks: list[Callback] = [history, ModelCheckpoint(dirpath=folder, filename=Path(RESUME).stem)]
-    callbacks.append(TitledBar(title) if shown else LinePerEpoch(title))
-    return pl.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_epochs=settings.epochs,
-        callbacks=callbacks,
-        plugins=[WholeFiles()],
-        logger=False,
-        enable_progress_bar=shown,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-    )
+def _count(data: Any) -> int:
+    return data.train.samples if hasattr(data.train, "samples") else len(data.train)
 
 
-class TitledBar(TQDMProgressBar):
-    """Lightning's bar with the run's title in front."""
-
-    def __init__(self, title: str):
-        super().__init__(leave=True)
-        self.title = title
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(f"{self.title} {trainer.current_epoch + 1}/{trainer.max_epochs}")
+def _facts(model: nn.Module, card: ModelCard, data: Any) -> dict[str, Any]:
+    complexity = measure_complexity(model.cpu(), card.channels, card.edge)
+    val = "all" if hasattr(data.val, "samples") else len(data.val)
+    counts = {"train": _count(data), "val": val, "skipped": len(data.skipped)}
+    return {**counts, "parameters": complexity.parameters, "gflops": complexity.flops / 1e9}

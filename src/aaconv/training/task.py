@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,57 +9,62 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aaconv.data.augmentation import Mixer, crop_and_flip
+from aaconv.data.splits import Draw
 from aaconv.training.checkpoint import ModelCard
-
-WARM_UP = 0.15  # of all steps
+from aaconv.training.config import Recipe
+from aaconv.training.loaders import Batch
+from aaconv.training.meter import Meter
+from aaconv.training.optimization import build_optimizer, build_schedule
 
 
 class ClassificationTask(pl.LightningModule):
-    """Cross-entropy, AdamW, one-cycle learning rate over all steps.
+    """Cross-entropy of a recipe's network on augmented batches.
 
     Args:
         model: Images -> logits.
         card: Normalises the images.
-        lr: Peak of the cycle.
-        weight_decay: Of AdamW; norms, biases and position tables have none.
-        total_steps: Optimiser steps of the whole run.
+        recipe: The run.
+        steps: Optimiser steps of an epoch.
     """
 
-    def __init__(self, model: nn.Module, card: ModelCard, *, lr: float, weight_decay: float, total_steps: int):
+    def __init__(self, model: nn.Module, card: ModelCard, recipe: Recipe, steps: int):
         super().__init__()
         self.model = model
-        self.card = card
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.total_steps = total_steps
+        self.card, self.recipe, self.steps = card, recipe, steps
+        augment = recipe.augment
+        self.padding = augment.padding if augment.crop == "pad" else 0
+        self.flip = augment.flip and augment.crop != "inception"  # there the crop mirrors, too
+        self.mixer = Mixer(len(card.classes), mixup=augment.mixup, cutmix=augment.cutmix)
+        self.meter, self.val_meter = Meter(), Meter()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(self.card.normalize(images))
+        """uint8 [b, C, H, W] -> logits [b, c]."""
+        return self._logits(self.card.normalize(images))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        images, labels = batch
-        logits = self(images)
-        loss = F.cross_entropy(logits, labels)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {self.global_step}; use a smaller lr")
-        self._log("train", loss, logits, labels)
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        images, labels, noise = batch
+        if self.padding or self.flip:
+            images = crop_and_flip(images, noise, padding=self.padding, flip=self.flip)
+        # Mixed by numbers of this device's batch, so that a resumed run mixes alike.
+        number = batch_index * self.trainer.world_size + self.global_rank
+        draw = Draw(self.recipe.seed, self.current_epoch)
+        mixed, targets = self.mixer(self.card.normalize(images), labels, draw, number)
+        logits = self._logits(mixed)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        self.meter.add(loss, logits, labels)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        images, labels = batch
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        images, labels, _ = batch
         logits = self(images)
-        self._log("val", F.cross_entropy(logits, labels), logits, labels)
+        self.val_meter.add(F.cross_entropy(logits, labels), logits, labels)
 
     def configure_optimizers(self) -> Any:
-        decayed = [p for name, p in self.model.named_parameters() if p.dim() > 1 and ".position." not in name]
-        others = [p for name, p in self.model.named_parameters() if p.dim() <= 1 or ".position." in name]
-        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.total_steps, pct_start=WARM_UP)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        optimizer = build_optimizer(self.model, self.recipe.optimizer, self.recipe.batch_size)
+        schedule = build_schedule(optimizer, self.recipe, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _log(self, part: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        accuracy = (logits.argmax(dim=1) == labels).float().mean()
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
-        self.log(f"{part}_loss", loss, prog_bar=True, **options)
-        self.log(f"{part}_accuracy", accuracy, prog_bar=True, **options)
+    def _logits(self, images: Tensor) -> Tensor:
+        inner = torch.channels_last if self.recipe.machine.channels_last else torch.contiguous_format
+        return self.model(images.contiguous(memory_format=inner))

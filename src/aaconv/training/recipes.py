@@ -1,0 +1,140 @@
+"""Recipes: YAML files that come with the package or lie anywhere, and what the command line changes in them."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aaconv._checks import expect_one_of
+from aaconv.training.config import Recipe
+
+_DEFAULT = Recipe()
+MAX_BYTES = 100_000  # of a recipe; YAML's aliases make small files large, so these are refused too
+
+
+def list_recipes() -> dict[str, str]:
+    """Names of the recipes that come with the package, each with the first line of its header."""
+    found = {}
+    for file in sorted(files("aaconv.recipes").iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".yaml"):
+            found[file.name.removesuffix(".yaml")] = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+    return found
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The run that ``source`` and the command line's ``overrides`` describe.
+
+    Args:
+        source: Name of a recipe of the package, or path of a YAML file.
+        overrides: As on the command line: ["--model.name", "aa_resnet50", "--epochs=3"].
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: No such recipe, a key that is misspelt or given twice, or a value of the wrong kind.
+    """
+    values = read_yaml(locate(source))
+    for entry in fields(Recipe):
+        if is_dataclass(getattr(_DEFAULT, entry.name)) and not isinstance(values.get(entry.name, {}), dict):
+            raise ValueError(f"recipe {source}: {entry.name} must hold keys and values, got {values[entry.name]!r}")
+    twice = [name for name, count in Counter(_option_names(overrides)).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice; give it once")
+    parsed = _parse(lambda parser: parser.parse_object(values), f"recipe {source}")
+    # Overrides are a second step, so that an error tells which of the two is wrong.
+    parsed = _parse(lambda parser: parser.parse_args(list(overrides), namespace=parsed), "command line")
+    made = _parser().instantiate(parsed)
+    return Recipe(**{entry.name: made[entry.name] for entry in fields(Recipe)})
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole configuration as YAML that ``load_recipe`` reads."""
+    return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; numbers as ``1e-4`` are numbers.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not UTF-8, not YAML, not a mapping, a key given twice, aliases, or too large.
+    """
+    if not path.is_file():
+        reason = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"recipe {path} {reason}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"recipe {path} must be at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"recipe {path} is not YAML in UTF-8: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe {path} must hold keys and values, got {type(values).__name__}")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses what hides mistakes: keys given twice and aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise yaml.YAMLError(f"key {twice[0]!r} is given twice")
+        return super().construct_mapping(node, deep)
+
+
+def locate(source: str | Path) -> Path:
+    """The file of a recipe: by its name in the package, or as a path."""
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return path
+    known = list_recipes()
+    expect_one_of("recipe", str(source), known)
+    return Path(str(files("aaconv.recipes") / f"{source}.yaml"))
+
+
+def _option_names(overrides: Sequence[str]) -> list[str]:
+    return [item.partition("=")[0] for item in overrides if item.startswith("--")]
+
+
+def _parser() -> Any:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="aaconv train", exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def _parse(parse: Any, where: str) -> Any:
+    """A parser's result, its errors as ValueError with the place in front."""
+    from argparse import ArgumentError
+
+    try:
+        return parse(_parser())
+    except (ArgumentError, TypeError, KeyError) as error:
+        text = getattr(error, "message", None) or str(error)
+        raise ValueError(f"{where}: {' '.join(text.split())}") from error
+
+
+def print_help() -> None:
+    """Every key of a recipe with its default and meaning, on the standard output."""
+    _parser().print_help(sys.stdout)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML has."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
