@@ -1,0 +1,1 @@
+"""The paper's comparisons in miniature: small networks, embedded tasks, many seeds, plain verdicts."""
