@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from aaconv import cli
+from aaconv._errors import Failed, Stopped
 from aaconv.cli import main
-from aaconv.training.keeping import Stopped
 
 
 @pytest.fixture
@@ -129,8 +129,13 @@ MISTAKES = {
     "no recipe": (["train"], "the following arguments are required: RECIPE"),
     "unknown recipe": (["train", "digit"], "got 'digit'; did you mean 'digits'?"),
     "no recipe file": (["train", "my.yaml"], "recipe my.yaml does not exist"),
-    "recipe is a folder": (["train", "./."], "is a folder, not a file"),
-    "unknown option": (["train", "digits", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+    "recipe is a folder": (["train", ".."], "is a folder, not a file"),
+    "unknown option": (["train", "digits", "--epoch", "3"], "no key --epoch of a recipe takes a value; try --epochs"),
+    "group of keys": (
+        ["train", "digits", "--data", "mine"],
+        "no key --data of a recipe takes a value; try --data.name",
+    ),
+    "word too many": (["train", "digits", "clutter"], "command line: unrecognized arguments: clutter"),
     "unknown option elsewhere": (["models", "--count"], "unrecognized arguments: --count"),
     "key given twice": (["train", "digits", "--epochs=1", "--epochs=2"], "--epochs is given twice"),
     "wrong type": (["train", "digits", "--epochs", "three"], "Parser key \"epochs\": Expected a <class 'int'>"),
@@ -144,14 +149,17 @@ MISTAKES = {
     "no folder": (["train", "folder", "--data.path", "none"], "no folder none"),
     "no archive": (
         ["train", "cifar100", "--data.path", "none"],
-        "no archive or folder none; 'aaconv data get cifar100'",
+        "no file or folder none; `aaconv data get cifar100`",
     ),
     "unknown model": (
         ["train", "digits", "--model.name", "aa_resnet5O"],
         "no model 'aa_resnet5O'; nearest: aa_resnet50",
     ),
     "no epochs": (["train", "digits", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
-    "rate of nan": (["train", "digits", "--optimizer.lr", "nan"], "optimizer.lr must be above 0 and finite"),
+    "rate of nan": (
+        ["train", "digits", "--optimizer.lr", "nan"],
+        "Parser key \"optimizer.lr\": Expected a <class 'float'>. Got value: nan",
+    ),
     "tiny canvas": (["train", "digits", "--data.size", "9"], "edge must be at least 17 for gap=1, got edge=9"),
     "no demo epochs": (["demo", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
 }
@@ -191,6 +199,7 @@ def test_unwritable_output(classes, tmp_path, capsys):
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last checkpoint"),
         (FloatingPointError("the loss is nan"), 1, "the loss is nan"),
         (Stopped("stopped by SIGTERM"), 130, "stopped by SIGTERM"),
+        (Failed("no memory"), 1, "no memory"),
         (ModuleNotFoundError("x", name="pytorch_lightning"), 2, "needs the package 'pytorch_lightning': pip install"),
         (ValueError("a\nb   c"), 2, "aaconv: a b c"),
     ],

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "aaconv"
 ALLOWED = {
     "__init__": {"ops", "nn", "surgery", "models"},
     "_checks": set(),
+    "_errors": set(),
     "_files": set(),
     "ops": {"_checks"},
     "nn": {"_checks", "ops"},
@@ -22,12 +23,12 @@ ALLOWED = {
     "tables": {"_checks", "models", "paper"},
     "data": {"_checks"},
     "recipes": set(),
-    "training": {"__init__", "_checks", "_files", "models", "data"},
+    "training": {"__init__", "_checks", "_errors", "_files", "models", "data"},
     "explain": {"_checks", "_files", "ops", "nn", "models", "data"},
     "reproduction": {"_checks", "_files", "paper", "training"},
     "demo": {"__init__", "models", "data", "training", "explain"},
     "__main__": {"cli"},
-    "cli": {"__init__", "_files", "tables", "demo", "models", "data", "training", "explain", "reproduction"},
+    "cli": {"__init__", "_errors", "_files", "tables", "demo", "models", "data", "training", "explain", "reproduction"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aaconv import __version__
+from aaconv._errors import Failed, Stopped
 
 USAGE, INTERRUPTED, FAILED = 2, 130, 1
 Command = Callable[[argparse.Namespace], None]
@@ -17,9 +18,10 @@ Command = Callable[[argparse.Namespace], None]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed, 2 bad input (one line says what), 130 interrupted."""
     parser = _parser()
-    options, options.overrides = parser.parse_known_args(arguments)
-    if options.overrides and not options.takes_overrides:
-        parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
+    options, overrides = parser.parse_known_args(arguments)
+    options.overrides = overrides
+    if overrides and not options.takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     try:
         options.command(options)
     except KeyboardInterrupt:
@@ -28,16 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.startswith("aaconv"):
             raise
         return _say(f"this command needs the package {error.name!r}: pip install 'aaconv[all]'", USAGE)
-    except FloatingPointError as error:
-        return _say(str(error), FAILED)
-    except RuntimeError as error:
-        if type(error).__name__ != "Stopped":
-            raise
+    except Stopped as error:
         return _say(str(error), INTERRUPTED)
-    except (ValueError, TypeError, OSError) as error:
+    except (Failed, FloatingPointError, ValueError, TypeError, OSError) as error:
         if options.debug:
             raise
-        return _say(str(error), USAGE)
+        return _say(str(error), FAILED if isinstance(error, (Failed, FloatingPointError)) else USAGE)
     return 0
 
 
@@ -84,14 +82,14 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe", metavar="RECIPE", help="a name that 'aaconv recipes' lists, or a YAML file; comes first"
     )
-    parser.add_argument("--out", metavar="FOLDER", help="where the run goes, or goes on (default: runs/RECIPE)")
+    parser.add_argument("--out", metavar="FOLDER", help="where the run goes, or goes on; runs/RECIPE if not given")
     parser.add_argument(
         "--dry-run", action="store_true", help="build everything and train one step on synthetic images"
     )
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as YAML")
     parser.add_argument("--resume-anyway", action="store_true", help="go on although settings or devices changed")
     parser.epilog = (
-        "--key value changes the recipe: --model.name, --data.path, --epochs, ...; --print-config shows all."
+        "--key value changes the recipe: --model.name, --data.path, ...; 'aaconv recipes --keys' explains all."
     )
 
 
@@ -115,11 +113,15 @@ def _train(options: argparse.Namespace) -> None:
 
 def _recipes_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="RECIPE", help="print this one")
+    parser.add_argument("--keys", action="store_true", help="print every key of a recipe with its meaning")
 
 
 def _recipes(options: argparse.Namespace) -> None:
-    from aaconv.training.recipes import list_recipes, locate
+    from aaconv.training.recipes import describe_keys, list_recipes, locate
 
+    if options.keys:
+        print(describe_keys())
+        return
     if options.name:
         print(locate(options.name).read_text(encoding="utf-8"), end="")
         return

@@ -51,15 +51,16 @@ class Result:
 def run_demo(folder: str | Path, *, epochs: int = 10, seed: int = 0, say: Say = print) -> Path:
     """Train both networks, write ``report.html`` with everything beside it, and return its path."""
     folder = Path(folder)
+    changes = [f"--epochs={epochs}", f"--seed={seed}"]
+    recipes = {title: load_recipe("digits", [f"--model.name={name}", *changes]) for title, name in NETWORKS.items()}
     data = digit_pairs(seed=seed)
     test = data.val
     if not isinstance(test, DigitPairs):
         raise TypeError("the demonstration needs to know which digits a canvas is made of")
     say(f"{len(data.train):,} canvases an epoch, {len(test):,} test canvases of digits never trained on")
     results = {}
-    for title, model in NETWORKS.items():
-        recipe = load_recipe("digits", [f"--model.name={model}", f"--epochs={epochs}", f"--seed={seed}"])
-        run = train(recipe, folder / model, data=data, title=title)
+    for title, recipe in recipes.items():
+        run = train(recipe, folder / recipe.model.name, data=data, title=title)
         results[title] = _evaluate(run, data, test)
         low, high = results[title].interval
         say(f"{title}: {results[title].accuracy:.1%} of the test canvases right (95% interval {low:.1%} to {high:.1%})")

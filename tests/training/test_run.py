@@ -9,11 +9,12 @@ import pytest
 import torch
 from filelock import FileLock
 
+from aaconv._errors import Stopped
 from aaconv.data.digit_pairs import digit_pairs
 from aaconv.data.splits import ImageData, Split
 from aaconv.training.callbacks import CURVES, METRICS, History
 from aaconv.training.checkpoint import load_checkpoint
-from aaconv.training.keeping import BEST, RESUME, Stopped
+from aaconv.training.keeping import BEST, RESUME
 from aaconv.training.recipes import load_recipe
 from aaconv.training.records import CARD, CONFIG, ENVIRONMENT
 from aaconv.training.run import LOCK, WEIGHTS, dry_run, train

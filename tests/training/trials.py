@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from aaconv._errors import Stopped
 from aaconv.data.splits import ImageData, Split
 from aaconv.training import run as module
 from aaconv.training.checkpoint import ModelCard
-from aaconv.training.keeping import Stopped
 from aaconv.training.recipes import load_recipe
 from aaconv.training.task import ClassificationTask
 

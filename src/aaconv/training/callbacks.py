@@ -100,6 +100,11 @@ class History(Callback):
             writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in self.rows)
 
 
+def history_of(trainer: Any) -> History:
+    """The metrics of a trainer's run."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, History))
+
+
 class Bar(Callback):
     """One bar over the whole run: images a second, time left, loss and accuracy of the epoch so far."""
 
@@ -124,9 +129,12 @@ class Bar(Callback):
             self._shown = time.monotonic()
             self._show(task.meter)
 
+    def on_validation_start(self, *args: Any) -> None:
+        self._bar.set_postfix_str("evaluating")
+
     def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
-        history = next(callback for callback in trainer.callbacks if isinstance(callback, History))
-        self._val = f", held out {history.rows[-1]['val_accuracy']:.1%}" if history.rows else ""
+        rows = history_of(trainer).rows
+        self._val = f", held out {rows[-1]['val_accuracy']:.1%}" if rows else ""
 
     def teardown(self, *args: Any, **options: Any) -> None:
         if self._bar is not None:

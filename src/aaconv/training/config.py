@@ -39,7 +39,7 @@ class DataConfig:
         val_path: Of shards, those to evaluate on.
         size: Pixels of the square that the network sees.
         crop_pct: Share of the resized image's edge that evaluation cuts out of its middle (files and shards).
-        held_out: Share of each class to evaluate on where the data set has no such part, or where CIFAR's is left alone.
+        held_out: Share of each class to evaluate on where the data set has no such part, or CIFAR's is left alone.
         on_broken: What to do about images that cannot be read: fail, or skip them and count.
         check: Open every file's header before training (files): headers or none.
         samples: Images an epoch (shards; needed for remote ones).
@@ -233,8 +233,14 @@ class Recipe:
 
 
 # What may differ when a run goes on: it does not change what is computed.
-FREE = ("machine.devices", "machine.nodes", "machine.workers", "machine.loggers", "machine.save_steps")
-FREE += ("machine.save_minutes", "data.check")
+FREE = (
+    "machine.devices",
+    "machine.nodes",
+    "machine.loggers",
+    "machine.save_steps",
+    "machine.save_minutes",
+    "data.check",
+)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -249,5 +255,6 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 def changes(held: dict[str, Any], recipe: Recipe) -> list[str]:
     """How ``recipe`` differs from a run's configuration ``held`` in what decides its outcome: "epochs 1 -> 2"."""
     before, now = dict(flat(held)), dict(flat(asdict(recipe)))
-    names = [name for name in {**now, **before} if name not in FREE and before.get(name) != now.get(name)]
+    free = FREE if recipe.data.name == "shards" else (*FREE, "machine.workers")  # each worker reads shards of its own
+    names = [name for name in {**now, **before} if name not in free and before.get(name) != now.get(name)]
     return [f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,14 +17,12 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from aaconv._errors import Stopped
 from aaconv._files import write_whole
+from aaconv.training.callbacks import history_of
 from aaconv.training.checkpoint import ModelCard, save_checkpoint
 
 RESUME, BEST = "last.ckpt", "best.safetensors"
-
-
-class Stopped(RuntimeError):
-    """A signal came; the run is saved and goes on when started again."""
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -33,7 +32,10 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[Any], storage_options: Any = None
     ) -> None:
         def write(beside: Path) -> None:
-            torch.save(checkpoint, beside)
+            try:
+                torch.save(checkpoint, beside)
+            except RuntimeError as error:  # torch's writer does not say why
+                raise OSError(errno.EIO, f"{path} cannot be written, is the disk full?") from error
             torch.load(beside, map_location="cpu", weights_only=True, mmap=True)
 
         write_whole(Path(path), write)
@@ -115,8 +117,7 @@ class Keeper(Checkpoint):
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
-        history = next(callback for callback in trainer.callbacks if callback.state_key == "History")
-        accuracy = history.rows[-1]["val_accuracy"]  # type: ignore[attr-defined]
+        accuracy = history_of(trainer).rows[-1]["val_accuracy"]
         if accuracy > self.best:
             self.best = accuracy
             self._check_weights(trainer, task)
@@ -175,11 +176,12 @@ class Keeper(Checkpoint):
         self._handlers = {}
 
 
-def evaluated_model(trainer: pl.Trainer) -> nn.Module:
+def evaluated_model(trainer: Any) -> nn.Module:
     """The network that validation sees: the moving average where there is one."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:
         if isinstance(callback, EMAWeightAveraging) and callback._average_model is not None:
-            return callback._average_model.module.model
+            average: Any = callback._average_model.module
+            return average.model
     return trainer.lightning_module.model
 
 
@@ -202,7 +204,7 @@ def _gather(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _random_state() -> dict[str, Any]:
     """Of torch, numpy, Python and the GPU, in types that processes may exchange and checkpoints may hold."""
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
     version, words, gauss = random.getstate()
     state = {"torch": torch.get_rng_state().tolist(), "numpy": [kind, keys.tolist(), *rest]}
     state["python"] = [version, list(words), gauss]

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from aaconv.data.augmentation import NOISE, epoch_noise, rand_augment
+from aaconv.data.shards import ShardStream
 from aaconv.data.splits import Draw, Images
-
-if TYPE_CHECKING:
-    from aaconv.data.shards import ShardStream
 
 
 class Batch(NamedTuple):
@@ -148,7 +146,7 @@ def train_loader(
 ) -> EpochLoader:
     """An epoch's batches on this device, from batch ``start`` on."""
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
-    if hasattr(images, "stream"):
+    if isinstance(images, ShardStream):
         stream = EpochStream(images, plan, draw, share, start, workers)
         return EpochLoader(stream, batch_size=None, batches=plan.batches, **options)
     order = EpochOrder(plan, draw, share, start)
@@ -158,7 +156,7 @@ def train_loader(
 
 def val_loader(images: Images | ShardStream, size: int, share: Share, workers: int) -> DataLoader[Batch]:
     """Every image once over all devices, in order; the last batches may be smaller, and devices may differ by one."""
-    if hasattr(images, "once"):
+    if isinstance(images, ShardStream):
         return DataLoader(OnceStream(images, size, share), batch_size=None, num_workers=workers)
     mine = range(share.rank, len(images), share.world)
     batches = [list(mine[i : i + size]) for i in range(0, len(mine), size)]
@@ -191,6 +189,6 @@ def _stack(samples: list[tuple[Tensor, int]]) -> Batch:
     return Batch(torch.stack(images), torch.tensor(labels), torch.zeros(len(images), 0))
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     """The batch is made already."""
     return batch

@@ -15,7 +15,7 @@ from aaconv.training.config import OptimizerConfig, Recipe, ScheduleConfig
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weights, which decay, and what does not: norms, biases and what ``model.no_weight_decay()`` names."""
-    spared = getattr(model, "no_weight_decay", set)()
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     decayed = [value for name, value in named if value.dim() > 1 and name not in spared]
     others = [value for name, value in named if value.dim() <= 1 or name in spared]

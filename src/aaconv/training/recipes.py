@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from aaconv._checks import expect_one_of
-from aaconv.training.config import Recipe
+from aaconv.training.config import Recipe, flat
 
 _DEFAULT = Recipe()
 MAX_BYTES = 100_000  # of a recipe; YAML's aliases make small files large, so these are refused too
@@ -43,9 +43,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for entry in fields(Recipe):
         if is_dataclass(getattr(_DEFAULT, entry.name)) and not isinstance(values.get(entry.name, {}), dict):
             raise ValueError(f"recipe {source}: {entry.name} must hold keys and values, got {values[entry.name]!r}")
-    twice = [name for name, count in Counter(_option_names(overrides)).items() if count > 1]
-    if twice:
-        raise ValueError(f"{twice[0]} is given twice; give it once")
+    _expect_keys([item.partition("=")[0] for item in overrides if item.startswith("--")])
     parsed = _parse(lambda parser: parser.parse_object(values), f"recipe {source}")
     # Overrides are a second step, so that an error tells which of the two is wrong.
     parsed = _parse(lambda parser: parser.parse_args(list(overrides), namespace=parsed), "command line")
@@ -98,15 +96,24 @@ class _Loader(yaml.SafeLoader):
 def locate(source: str | Path) -> Path:
     """The file of a recipe: by its name in the package, or as a path."""
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.is_dir():
         return path
     known = list_recipes()
     expect_one_of("recipe", str(source), known)
     return Path(str(files("aaconv.recipes") / f"{source}.yaml"))
 
 
-def _option_names(overrides: Sequence[str]) -> list[str]:
-    return [item.partition("=")[0] for item in overrides if item.startswith("--")]
+def _expect_keys(names: Sequence[str]) -> None:
+    """Raise ValueError for options that are no keys of a recipe, hold other keys, or are given twice."""
+    known = [f"--{name}" for name, _ in flat(asdict(_DEFAULT))] + ["--model.options"]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{name} is given twice; give it once")
+        if name in known or name.startswith("--model.options."):
+            continue
+        within = [key for key in known if key.startswith(f"{name}.")]
+        near = within or get_close_matches(name, known, n=1) or ["--epochs"]
+        raise ValueError(f"no key {name} of a recipe takes a value; try {near[0]}, 'aaconv recipes --keys' shows all")
 
 
 def _parser() -> Any:
@@ -128,9 +135,9 @@ def _parse(parse: Any, where: str) -> Any:
         raise ValueError(f"{where}: {' '.join(text.split())}") from error
 
 
-def print_help() -> None:
-    """Every key of a recipe with its default and meaning, on the standard output."""
-    _parser().print_help(sys.stdout)
+def describe_keys() -> str:
+    """Every key of a recipe with its default and meaning."""
+    return _parser().format_help().partition("\n\n")[2]
 
 
 def _plain(value: Any) -> Any:

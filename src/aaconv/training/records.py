@@ -83,7 +83,8 @@ def write_card(
         "| | evaluation accuracy | top-5 | loss | epoch |",
         "|---|---|---|---|---|",
         *(
-            f"| {name} | {row['val_accuracy']:.2%} | {row['val_top5']:.2%} | {row['val_loss']:.4f} | {row['epoch']:.0f} |"
+            f"| {name} | {row['val_accuracy']:.2%} | {row['val_top5']:.2%} | {row['val_loss']:.4f} "
+            f"| {row['epoch']:.0f} |"
             for name, row in (("`model.safetensors`, last epoch", last), ("`best.safetensors`", best))
         ),
         "",
@@ -91,8 +92,8 @@ def write_card(
         "",
         f"* Network: `{card.model}`, options {json.dumps(card.options)}; {facts['parameters']:,} parameters, "
         f"{facts['gflops']:.4f} GFLOPs an image of {card.edge}x{card.edge} pixels.",
-        f"* Images: {facts['train']:,} for training, {facts['val']:,} for evaluation, {len(card.classes)} classes{skipped}; "
-        f"fingerprint `{record['data']}`.",
+        f"* Images: {facts['train']:,} for training, {facts['val']} for evaluation, {len(card.classes)} "
+        f"classes{skipped}; fingerprint `{record['data']}`.",
         f"* {recipe.epochs} epochs, {last['step']:.0f} optimiser steps of {recipe.batch_size} images, "
         f"{sum(row['seconds'] for row in history):.0f} s on {record['devices']} x {hardware}.",
         f"* {' '.join(f'{name} {number}' for name, number in record['packages'].items())}, Python {record['python']}.",
@@ -110,7 +111,9 @@ def write_card(
 
 
 def _start() -> dict[str, str]:
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    started = ["python", "-m", "aaconv"] if name == "__main__.py" else [name]
+    command = shlex.join([*started, *sys.argv[1:]])
     return {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command}
 
 
@@ -118,8 +121,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return {**held, "data": held["data"], "devices": held["devices"]}  # what a later start compares
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); use another --out folder") from error
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +19,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader
 
+from aaconv.data.shards import ShardData
 from aaconv.data.splits import Draw, ImageData
 from aaconv.models import check_model_name
 from aaconv.models.complexity import measure_complexity
@@ -25,14 +27,12 @@ from aaconv.training.callbacks import History
 from aaconv.training.checkpoint import ModelCard, save_checkpoint
 from aaconv.training.config import Recipe
 from aaconv.training.engine import build_trainer
+from aaconv.training.failures import explained
 from aaconv.training.keeping import RESUME, Keeper, evaluated_model
 from aaconv.training.loaders import Batch, Plan, Share, train_loader, val_loader
 from aaconv.training.records import claim, write_card
 from aaconv.training.sources import load_data, synthetic_data
 from aaconv.training.task import ClassificationTask
-
-if TYPE_CHECKING:
-    from aaconv.data.shards import ShardData
 
 WEIGHTS, LOCK = "model.safetensors", ".lock"
 
@@ -80,6 +80,7 @@ def train(
         ValueError: Unknown model or unusable images; or the folder is in use, or holds another run.
         FloatingPointError: Loss or weights stopped being finite.
         Stopped: A signal came; the run is saved.
+        Failed: Memory, disk or another process of the run failed.
     """
     folder = Path(folder)
     check_model_name(recipe.model.name)
@@ -88,23 +89,25 @@ def train(
         return _train(recipe, folder, data, title, anyway)
 
 
-def _train(recipe: Recipe, folder: Path, data: Any, title: str | None, anyway: bool) -> TrainedRun:
+def _train(recipe: Recipe, folder: Path, data: ImageData | ShardData, title: str | None, anyway: bool) -> TrainedRun:
     shown = sys.stderr.isatty()
     card = describe(data, recipe)
     history = History(folder, None if shown else title)
     keeper = Keeper(folder, card, recipe.machine.save_steps, recipe.machine.save_minutes)
     trainer = build_trainer(recipe, folder, history, keeper, title if shown else None)
     plan = Plan(_count(data), recipe.batch_size, recipe.accumulate, trainer.world_size)
-    if rank_zero_only.rank == 0:
+    if _is_first():
         claim(folder, recipe, data.fingerprint(), trainer.world_size, anyway=anyway)
     torch.manual_seed(recipe.seed)
     model = _prepare(card.build(), recipe)
     task = ClassificationTask(model, card, recipe, plan.steps)
-    trainer.fit(task, datamodule=EpochData(data, recipe, plan), ckpt_path=_resume_point(folder), weights_only=True)
-    model = evaluated_model(trainer)
-    if trainer.is_global_zero:
-        save_checkpoint(folder / WEIGHTS, model, card)
-        write_card(folder, recipe, card, history.rows, _facts(model, card, data))
+    start = _resume_point(folder)
+    with explained(folder):
+        trainer.fit(task, datamodule=EpochData(data, recipe, plan), ckpt_path=start, weights_only=True)
+        model = evaluated_model(trainer)
+        if trainer.is_global_zero:
+            save_checkpoint(folder / WEIGHTS, model, card)
+            write_card(folder, recipe, card, history.rows, _facts(model, card, data))
     return TrainedRun(model.eval(), card, history.rows, folder, trainer.global_rank)
 
 
@@ -152,9 +155,10 @@ class EpochData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         if self.trainer is None:
             raise RuntimeError("the loader belongs to a trainer's epoch")
-        epoch, progress = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        epoch = self.trainer.current_epoch
         start = 0 if progress.is_last_batch else progress.current.processed
-        renew = getattr(self.data, "renew", None)
+        renew = self.data.renew if isinstance(self.data, ImageData) else None
         return train_loader(
             renew(epoch) if renew else self.data.train,
             self.plan,
@@ -178,7 +182,7 @@ class EpochData(pl.LightningDataModule):
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder, so that two runs do not write into it; the system lets go of it when the process ends."""
-    if rank_zero_only.rank != 0:
+    if not _is_first():
         yield
         return
     try:
@@ -194,16 +198,21 @@ def locked(folder: Path) -> Iterator[None]:
     for rest in folder.glob(f".{RESUME}.*"):  # of a run that was killed while it saved
         rest.unlink()
     try:
-        holder.write_text(f"process {os.getpid()} on {os.uname().nodename}", encoding="utf-8")
+        holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
 
 
+def _is_first() -> bool:
+    """Whether this is the process that writes, known before the trainer is."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def _prepare(model: nn.Module, recipe: Recipe) -> nn.Module:
     if recipe.machine.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     if recipe.machine.compile:
         model.compile()
     return model
@@ -222,12 +231,12 @@ def _resume_point(folder: Path) -> Path | None:
     return path
 
 
-def _count(data: Any) -> int:
-    return data.train.samples if hasattr(data.train, "samples") else len(data.train)
+def _count(data: ImageData | ShardData) -> int:
+    return data.train.samples if isinstance(data, ShardData) else len(data.train)
 
 
-def _facts(model: nn.Module, card: ModelCard, data: Any) -> dict[str, Any]:
+def _facts(model: nn.Module, card: ModelCard, data: ImageData | ShardData) -> dict[str, Any]:
     complexity = measure_complexity(model.cpu(), card.channels, card.edge)
-    val = "all" if hasattr(data.val, "samples") else len(data.val)
+    val = "all of their shards" if isinstance(data, ShardData) else f"{len(data.val):,}"
     counts = {"train": _count(data), "val": val, "skipped": len(data.skipped)}
     return {**counts, "parameters": complexity.parameters, "gflops": complexity.flops / 1e9}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -80,7 +80,7 @@ def synthetic_data(data: DataConfig, count: int) -> ImageData:
     return ImageData.in_memory(split, split, names)
 
 
-def _view(recipe: Recipe) -> dict[str, object]:
+def _view(recipe: Recipe) -> dict[str, Any]:
     """How files become training images."""
     augment = recipe.augment
     crop = "inception" if augment.crop == "inception" else "resize"
