@@ -1,6 +1,6 @@
 """Downloads: whole or not at all, going on after a cut, and every refusal in one line."""
 
-import http.server
+import re
 import subprocess
 import sys
 import threading
@@ -9,61 +9,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aaconv.data import download
+from aaconv.data import download, remote
 from aaconv.data.cifar import load_cifar
 from tests.data.cifar_archives import make_cifar, md5_hex
+from tests.data.web import Handler, Server
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 MD5 = md5_hex(CONTENT)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content``; ``cuts`` says after how many bytes the next answers break off."""
-
-    daemon_threads = True
-    content, ranges, status, shift, length = CONTENT, True, 200, 0, True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.cuts, self.asked = [], []
-        self.url = f"http://127.0.0.1:{self.server_port}/file.tar.gz"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Range as servers do it, or as ``Server`` says."""
-
-    def do_GET(self):
-        server, asked = self.server, self.headers.get("Range")
-        server.asked.append(asked)
-        if server.status != 200:
-            return self.send_error(server.status)
-        start = int(asked[len("bytes=") : -1]) if asked and server.ranges else 0
-        if start >= len(server.content):
-            return self.send_error(416)
-        body = server.content[start:]
-        self.send_response(206 if asked and server.ranges else 200)
-        if asked and server.ranges:
-            first = start + server.shift
-            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
-        if server.length:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "PAUSE", 0)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+@pytest.fixture(autouse=True)
+def _content(monkeypatch):
+    monkeypatch.setattr(Server, "content", CONTENT)
 
 
 @pytest.fixture
@@ -110,7 +67,7 @@ def test_what_is_there_is_gone_on_from(server, part, target):
 
 
 def test_a_download_that_was_cut_off_is_resumed_by_the_next(server, target, monkeypatch):
-    monkeypatch.setattr(download, "RETRIES", -1)
+    monkeypatch.setattr(remote, "RETRIES", -1)
     server.cuts = [200_000]
     with pytest.raises(OSError, match=rf"{server.url} cannot be downloaded: .*cut at byte 200000 of 300000; the next"):
         download.fetch(server.url, target, MD5)
@@ -135,7 +92,7 @@ def test_tries_that_bring_nothing_come_to_an_end(server, target):
         OSError, match=r"cut at byte 100000 of 300000; the next try goes on from byte 100000 in .*\.part$"
     ):
         download.fetch(server.url, target, MD5, say=str)
-    assert len(server.asked) == 1 + 1 + download.RETRIES
+    assert len(server.asked) == 1 + 1 + remote.RETRIES
 
 
 @pytest.mark.parametrize("cuts", [[], [100_000], [200_000, 100_000, 100_000]])
@@ -150,7 +107,7 @@ def test_a_server_without_range_that_always_cuts_comes_to_an_end(server, target)
     server.ranges, server.cuts = False, [100_000, 50_000] * 25
     with pytest.raises(OSError, match="cut at byte 100000 of"):
         download.fetch(server.url, target, MD5, say=str)
-    assert len(server.asked) == 2 + download.RETRIES
+    assert len(server.asked) == 2 + remote.RETRIES
 
 
 @pytest.mark.parametrize("present", [b"x" * 300_000, CONTENT + b"x", b"x" * 999_999])
@@ -193,7 +150,7 @@ def test_a_wrong_hash_is_deleted(server, part, target, present):
     assert [*target.parent.iterdir()] == []
 
 
-@pytest.mark.parametrize("status", [404, 416, 503])
+@pytest.mark.parametrize("status", [404, 416, 403])
 def test_a_refusal_is_one_line(server, target, status):
     server.status = status
     with pytest.raises(OSError, match=rf"^{server.url} cannot be downloaded: {status} [A-Z].*$") as raised:
@@ -203,6 +160,23 @@ def test_a_refusal_is_one_line(server, target, status):
     assert not target.exists()
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_server_is_asked_again(server, target, status):
+    server.refusals, said = [status] * remote.RETRIES, []
+    download.fetch(server.url, target, MD5, say=said.append)
+    assert only(target)
+    assert len(said) == 1 + remote.RETRIES
+    assert all(re.fullmatch(rf"{status} [A-Z].*; trying again from the beginning", line) for line in said[1:])
+
+
+def test_a_server_that_stays_busy_is_one_line(server, target):
+    server.status = 503
+    with pytest.raises(OSError, match=rf"^{server.url} cannot be downloaded: 503 Service Unavailable$"):
+        download.fetch(server.url, target, MD5, say=str)
+    assert len(server.asked) == 1 + remote.RETRIES
+    assert [*target.parent.iterdir()] == []
+
+
 def test_no_server_is_one_line(server, target):
     server.server_close()
     with pytest.raises(OSError, match=rf"^{server.url} cannot be downloaded: .*refused$"):
@@ -210,7 +184,7 @@ def test_no_server_is_one_line(server, target):
 
 
 def test_silence_is_an_error(server, target, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT", 0.05)
+    monkeypatch.setattr(remote, "TIMEOUT", 0.05)
     monkeypatch.setattr(Handler, "do_GET", lambda self: threading.Event().wait(0.5))
     with pytest.raises(OSError, match="cannot be downloaded: timed out"):
         download.fetch(server.url, target, MD5, say=str)

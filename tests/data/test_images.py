@@ -1,12 +1,16 @@
 """Image files of every kind, and files that are none."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from aaconv.data import images
-from aaconv.data.images import ImageReadError, is_grey, read_image
+from aaconv.data.images import ImageReadError, is_grey, printable, read_image
+from tests.data.pictures import encoded, seen
 
 
 def save(path, array, mode=None, **options):
@@ -61,6 +65,13 @@ def test_camera_orientation_is_applied(tmp_path):
     assert upright[0, 3] == 0
 
 
+@pytest.mark.parametrize("kind", ["turned", "turned clear", "turned deep"])
+def test_camera_orientation_is_applied_to_every_mode(tmp_path, kind):
+    (tmp_path / "a.png").write_bytes(encoded(kind, 2))
+    got = read_image(tmp_path / "a.png", 3, 2).permute(1, 2, 0)
+    np.testing.assert_array_equal(got, seen(kind))
+
+
 def broken(tmp_path, kind):
     path = tmp_path / "a.jpg"
     save(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
@@ -91,3 +102,8 @@ def test_bomb_is_refused(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     with pytest.raises(ImageReadError, match=r"bomb\.png"):
         read_image(tmp_path / "bomb.png", 1, 8)
+
+
+def test_names_in_messages_can_be_printed():
+    assert printable(os.fsdecode(b"a/\xff\xc3\xbc.png")) == "a/\\udcffü.png"
+    assert printable(Path("a/b c.png")) == "a/b c.png"

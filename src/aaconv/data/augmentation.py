@@ -51,9 +51,14 @@ def rand_augment(images: Tensor, generators: Sequence[torch.Generator], magnitud
     changed = torch.empty_like(images)
     with torch.random.fork_rng(devices=[]):  # torchvision draws from the global numbers
         for place, generator in enumerate(generators):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            _seed(int(torch.randint(2**62, (), generator=generator)))
             changed[place] = change(images[place])
     return changed
+
+
+def _seed(seed: int) -> None:
+    """Seed the CPU's global numbers alone: ``torch.manual_seed`` would seed those of every GPU too."""
+    torch.default_generator.manual_seed(seed)
 
 
 class Mixer:
@@ -80,5 +85,5 @@ class Mixer:
             return images, labels
         seed = draw.generator(-2 - batch).initial_seed()
         with torch.random.fork_rng(devices=[]):  # torchvision draws the share on the CPU
-            torch.manual_seed(seed)
+            _seed(seed)
             return self.kinds[seed % len(self.kinds)](images, labels)

@@ -20,7 +20,7 @@ import torch
 
 from aaconv._checks import expect_one_of, expect_ratio
 from aaconv.data.download import ARCHIVES, Archive, md5_of
-from aaconv.data.splits import ImageData, Split
+from aaconv.data.splits import ImageData, Split, hold_out
 
 ADMITTED = {  # all that a pickle may call: what makes arrays and strings, under the names of old and new numpy
     ("numpy", "ndarray"): np.ndarray,
@@ -60,7 +60,7 @@ def load_cifar(
     classes = _class_names(row, files, source)
     train, test = (_parse(row, files, members, len(classes), source) for members in (row.train, row.test))
     if held_out:
-        train, test = _hold_out(train, held_out, seed)
+        train, test = hold_out(train, held_out, seed)
     return ImageData.in_memory(train, test, classes)
 
 
@@ -182,16 +182,3 @@ def _check(pixels: Any, labels: Any, classes: int, where: str) -> None:
         raise ValueError(f"{where} must hold a list of {count} int labels, one an image, got {length}")
     if wrong := [label for label in labels if not 0 <= label < classes]:
         raise ValueError(f"{where} must hold labels in 0..{classes - 1}, got {wrong[0]}")
-
-
-def _hold_out(train: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """The rest, and the same share of every class, at least one image."""
-    random = torch.Generator().manual_seed(seed)
-    held = torch.zeros(len(train), dtype=torch.bool)
-    for label in train.labels.unique().tolist():
-        own = (train.labels == label).nonzero()[:, 0]
-        if len(own) < 2:
-            raise ValueError(f"class {label} needs at least 2 images to hold one out, got {len(own)}")
-        cut = min(max(1, round(share * len(own))), len(own) - 1)
-        held[own[torch.randperm(len(own), generator=random)[:cut]]] = True
-    return Split(train.images[~held], train.labels[~held]), Split(train.images[held], train.labels[held])

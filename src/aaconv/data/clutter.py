@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aaconv._checks import expect_int
-from aaconv.data.digit_pairs import SCAN_EDGE, load_scans
+from aaconv.data.digit_pairs import SCAN_EDGE, composed, load_scans, squares
 from aaconv.data.splits import ImageData, Split
 
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -21,12 +21,7 @@ PIECES, PIECE_EDGE = 8, 4
 
 def cluttered_digits(train_count: int = 12_800, test_count: int = 4_000, *, seed: int = 0, edge: int = 32) -> ImageData:
     """The data set: training canvases composed anew for each epoch, a fixed test set from scans held out."""
-
-    def renew(epoch: int) -> Split:
-        return compose_clutter("train", train_count, seed=1 + epoch + 1_000_003 * seed, edge=edge)
-
-    test = compose_clutter("test", test_count, seed=0, edge=edge)
-    return ImageData.in_memory(renew(0), test, CLASSES, renew=renew)
+    return composed(compose_clutter, CLASSES, train_count, test_count, seed=seed, edge=edge)
 
 
 def compose_clutter(split: str, count: int, *, seed: int, edge: int = 32) -> Split:
@@ -49,23 +44,14 @@ def compose_clutter(split: str, count: int, *, seed: int, edge: int = 32) -> Spl
     for _ in range(PIECES):
         source = pixels[torch.randint(len(pixels), (count,), generator=random)]
         start = torch.randint(SCAN_EDGE - PIECE_EDGE + 1, (count, 2), generator=random)
-        _lay(images, _windows(source, start, PIECE_EDGE), random)
+        _lay(images, source[squares(start, PIECE_EDGE)], random)
     scans = torch.randint(len(pixels), (count,), generator=random)
     _lay(images, pixels[scans], random)
     return Split(images[:, None], digits[scans])
-
-
-def _windows(images: Tensor, start: Tensor, size: int) -> Tensor:
-    """Square cuts of ``size`` at (row, column) ``start`` [n, 2]: [n, size, size]."""
-    cells = torch.arange(size)
-    rows, columns = start[:, 0, None, None] + cells[:, None], start[:, 1, None, None] + cells
-    return images[torch.arange(len(images))[:, None, None], rows, columns]
 
 
 def _lay(images: Tensor, patches: Tensor, random: torch.Generator) -> None:
     """Put a patch [n, S, S] at a random place of each image, over what is there."""
     count, size = patches.shape[:2]
     start = torch.randint(images.shape[1] - size + 1, (count, 2), generator=random)
-    cells = torch.arange(size)
-    rows, columns = start[:, 0, None, None] + cells[:, None], start[:, 1, None, None] + cells
-    images[torch.arange(count)[:, None, None], rows, columns] = patches
+    images[squares(start, size)] = patches

@@ -3,11 +3,12 @@
 The digits are the 1,797 scans of scikit-learn's ``load_digits`` (8x8 pixels, UCI "Optical Recognition of Handwritten
 Digits"), which ship inside that package. The canvas is composed by us. No scan is in both splits.
 
-Letters: n canvases, E canvas edge in pixels.
+Letters: n canvases, E canvas edge in pixels, H W of any image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -33,12 +34,19 @@ class DigitPairs(Split):
 
 def digit_pairs(train_count: int = 12_800, test_count: int = 4_000, *, seed: int = 0, edge: int = 32) -> ImageData:
     """The data set: training canvases composed anew for each epoch, a fixed test set from scans held out."""
+    return composed(compose_pairs, CLASSES, train_count, test_count, seed=seed, edge=edge)
+
+
+def composed(
+    compose: Callable[..., Split], classes: Sequence[str], train_count: int, test_count: int, *, seed: int, edge: int
+) -> ImageData:
+    """The data set that ``compose(split, count, seed=, edge=)`` makes, its training part anew for each epoch."""
 
     def renew(epoch: int) -> Split:
-        return compose_pairs("train", train_count, seed=1 + epoch + 1_000_003 * seed, edge=edge)
+        return compose("train", train_count, seed=1 + epoch + 1_000_003 * seed, edge=edge)
 
-    test = compose_pairs("test", test_count, seed=0, edge=edge)
-    return ImageData.in_memory(renew(0), test, CLASSES, renew=renew)
+    test = compose("test", test_count, seed=0, edge=edge)
+    return ImageData.in_memory(renew(0), test, classes, renew=renew)
 
 
 @cache
@@ -78,13 +86,16 @@ def compose_pairs(split: str, count: int, *, seed: int, edge: int = 32, gap: int
     scans = _draw_scans(digits, labels, random)
     corners = _draw_corners(count, edge, gap, random)
     images = torch.zeros(count, edge, edge, dtype=torch.uint8)
-    canvas = torch.arange(count)[:, None, None]
-    cells = torch.arange(SCAN_EDGE)
     for place in range(2):
-        rows = corners[:, place, 0, None, None] + cells[:, None]
-        columns = corners[:, place, 1, None, None] + cells
-        images[canvas, rows, columns] = pixels[scans[:, place]]
+        images[squares(corners[:, place], SCAN_EDGE)] = pixels[scans[:, place]]
     return DigitPairs(images[:, None], labels, scans, corners)
+
+
+def squares(corners: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Index into [n, H, W] of a square of ``size`` in each, its top left at (row, column) ``corners`` [n, 2]."""
+    cells = torch.arange(size)
+    rows, columns = corners[:, 0, None, None] + cells[:, None], corners[:, 1, None, None] + cells
+    return torch.arange(len(corners))[:, None, None], rows, columns
 
 
 def _draw_scans(digits: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:

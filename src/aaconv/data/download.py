@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import ssl
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
 from aaconv._checks import expect_one_of
-
-TIMEOUT = 30.0  # seconds without an answer
-RETRIES = 3  # one after another that bring nothing new
-PAUSE = 1.0  # seconds before each
-CHUNK = 2**16  # bytes
-DROPPED = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+from aaconv.data.remote import pieces
 
 
 @dataclass(frozen=True)
@@ -155,44 +145,20 @@ def _size(part: Path) -> int:
 
 
 def _download(url: str, part: Path, say: Callable[[str], object]) -> None:
-    """Fill ``part``, over as many connections as bring something new and ``RETRIES`` that do not."""
-    most, left = _size(part), RETRIES
-    while True:
-        try:
-            return _receive(url, part)
-        except HTTPError as error:
-            error.close()
-            if error.code == 416 and part.exists():  # nothing follows what we have, yet its hash is wrong
-                say(f"{part} is not a part of {url}: starting again")
-                part.unlink()
-                continue
-            raise OSError(f"{url} cannot be downloaded: {error.code} {error.reason}") from error
-        except DROPPED as error:
-            left = RETRIES if _size(part) > most else left - 1
-            reason = getattr(error, "reason", None) or error
-            if left < 0:
-                kept = f"; the next try goes on from byte {_size(part)} in {part}" if _size(part) else ""
-                raise OSError(f"{url} cannot be downloaded: {reason}{kept}") from error
-            say(f"{reason}; trying again")
-        most = max(most, _size(part))
-        time.sleep(PAUSE)
-
-
-def _receive(url: str, part: Path) -> None:
-    """Append to ``part`` what is missing; begin again where the server does not go on from there."""
+    """Append to ``part`` what is missing; write it anew where the server does not go on from there."""
     start = _size(part)
-    headers = {"User-Agent": "aaconv"} | ({"Range": f"bytes={start}-"} if start else {})
-    with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
-        follows = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-        if response.status == 206 and not follows:
+    bar = tqdm(desc=part.stem, initial=start, unit="B", unit_scale=True, disable=None)
+    try:
+        with part.open("r+b" if start else "wb") as file, bar:
+            file.seek(start)
+            for piece in pieces(url, start, say=say):
+                if file.tell() != piece.start:
+                    file.seek(piece.start)
+                    file.truncate()
+                bar.total, bar.n = piece.total, piece.start
+                bar.update(file.write(piece.content))
+    except OSError as error:
+        kept = f"; the next try goes on from byte {_size(part)} in {part}" if _size(part) else ""
+        if not kept:
             part.unlink(missing_ok=True)
-            raise ConnectionError("the server sent another part than was asked for")
-        start = start if follows else 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        bar = tqdm(desc=part.stem, total=total, initial=start, unit="B", unit_scale=True, disable=None)
-        with part.open("ab" if follows else "wb") as file, bar:
-            while chunk := response.read(CHUNK):
-                bar.update(file.write(chunk))
-    if total is not None and _size(part) < total:  # urllib takes a connection that closes for the end
-        raise ConnectionError(f"the connection was cut at byte {_size(part)} of {total}")
+        raise OSError(f"{url} cannot be downloaded: {error}{kept}") from error

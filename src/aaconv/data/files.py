@@ -6,17 +6,20 @@ Letters: n images, b images asked for, C channels, E edge in pixels.
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from aaconv._checks import expect_int, expect_ratio
-from aaconv.data.images import ImageReadError, open_image
-from aaconv.data.listing import Files, expect_all_classes, list_parts, refuse, survey
+from aaconv._checks import expect_int, expect_one_of, expect_ratio
+from aaconv.data.images import ImageReadError, decode
+from aaconv.data.listing import Files, Parts, expect_all_classes, list_parts, refuse, survey
 from aaconv.data.splits import Draw, ImageData
 from aaconv.data.views import View
 
@@ -24,33 +27,48 @@ from aaconv.data.views import View
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+class Names(Sequence[str]):
+    """File names as one string of bytes: forked workers share it, where each would copy a million Python objects."""
+
+    def __init__(self, names: Sequence[str]):
+        encoded = [os.fsencode(name) for name in names]
+        self.content, self.ends = b"".join(encoded), np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
+        return os.fsdecode(self.content[self.ends[index] : self.ends[index + 1]])
+
+
 @dataclass(frozen=True)
 class ImageFiles:
-    """Labelled image files, in the order of their paths.
+    """Labelled image files.
 
     Args:
-        root: What ``paths`` are under.
-        paths: n files.
+        root: What ``names`` are under.
+        names: n paths from ``root`` on.
         labels: [n].
         view: How they become tensors.
         on_broken: "fail", or "skip" to take the next readable image instead of one that is broken.
     """
 
     root: Path
-    paths: Sequence[Path]
+    names: Sequence[str]
     labels: Tensor
     view: View
     on_broken: str = "fail"
-    warned: set[Path] = field(default_factory=set, compare=False)
+    warned: set[str] = field(default_factory=set, compare=False)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def read(self, indices: Sequence[int], draw: Draw | None) -> tuple[Tensor, Tensor]:
         """uint8 [b, C, E, E] and labels [b].
 
         Raises:
             ImageReadError: A file is broken and ``on_broken`` is "fail", or all are.
+            FileNotFoundError: A file is gone and ``on_broken`` is "fail".
         """
         read = [self._read(index, draw) for index in indices]
         images, chosen = zip(*read, strict=True)
@@ -59,33 +77,35 @@ class ImageFiles:
     def fingerprint(self) -> str:
         """Of names, sizes in bytes and labels: the pixels are not read for it."""
         digest = hashlib.blake2b(digest_size=8)
-        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            digest.update(f"{path.relative_to(self.root).as_posix()} {path.stat().st_size} {label}\n".encode())
+        for name, label in zip(self.names, self.labels.tolist(), strict=True):
+            line = f"{Path(name).as_posix()} {_size(self.root / name)} {label}\n"
+            digest.update(os.fsencode(line))  # names need not be UTF-8
         return digest.hexdigest()
 
     def _read(self, index: int, draw: Draw | None) -> tuple[Tensor, int]:
         """An image, or the next one that can be read; and which it is."""
         for place in range(index, index + len(self)):
             number = place % len(self)
-            path = self.paths[number]
+            view = partial(self.view, generator=None if draw is None else draw.generator(index))
             try:
-                with open_image(path) as image:
-                    return self._view(image, draw, index), number
-            except (OSError, SyntaxError, ValueError) as error:
+                return decode(self.root / self.names[number], view), number
+            except (ImageReadError, OSError) as error:
                 if self.on_broken == "fail":
-                    raise error if isinstance(error, ImageReadError) else ImageReadError(f"{path}: {error}") from error
-                self._warn(path, error)
+                    raise
+                self._warn(self.names[number], error)
         raise ImageReadError(f"none of the {len(self)} images under {self.root} can be read")
 
-    def _view(self, image: object, draw: Draw | None, index: int) -> Tensor:
-        if draw is None:
-            return self.view.evaluation(image)  # type: ignore[arg-type]
-        return self.view.training(image, draw.generator(index))  # type: ignore[arg-type]
+    def _warn(self, name: str, error: Exception) -> None:
+        if name not in self.warned:
+            self.warned.add(name)
+            warnings.warn(f"left out, the next image takes its place: {error}", RuntimeWarning, stacklevel=2)
 
-    def _warn(self, path: Path, error: Exception) -> None:
-        if path not in self.warned:
-            self.warned.add(path)
-            warnings.warn(f"left out, the next image takes its place: {path}: {error}", RuntimeWarning, stacklevel=2)
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone; what that means, reading says
+        return None
 
 
 def load_files(
@@ -118,22 +138,28 @@ def load_files(
     """
     expect_int("data.size", size)
     expect_ratio("data.held_out", held_out)
+    expect_one_of("data.on_broken", on_broken, ("fail", "skip"))
+    expect_one_of("data.check", check, ("headers", "none"))
     root = Path(folder)
+    parts, channels, broken = _readable(root, check, on_broken)
+    view = View(size, channels, crop_pct, crop, flip, rand_augment)
+    train, val = (labelled(root, files, view, on_broken) for files in parts.divided(held_out, seed))
+    expect_all_classes(train.labels, val.labels, parts.classes, root)
+    mean, std = (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))
+    return ImageData(train, val, parts.classes, channels, (size, size), mean, std, skipped=broken)
+
+
+def _readable(root: Path, check: str, on_broken: str) -> tuple[Parts, int, tuple[str, ...]]:
+    """The files, their channels, and why some that were left out cannot be opened."""
     parts = list_parts(root)
     channels, broken = survey(parts.paths) if check == "headers" else (3, {})
     if on_broken == "fail":
         refuse(broken, len(parts.paths))
-    parts = parts.without(broken)
-    view = View(size, channels, crop_pct, crop, flip, rand_augment)
-    train, val = (labelled(root, files, view, on_broken) for files in parts.divided(held_out, seed))
-    for name, part in (("training", train), ("validation", val)):
-        expect_all_classes(part.labels, parts.classes, f"readable {name} image in {root}")
-    mean, std = (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))
-    return ImageData(train, val, parts.classes, channels, (size, size), mean, std, skipped=tuple(broken.values()))
+    return parts.without(broken), channels, tuple(broken.values())
 
 
 def labelled(root: Path, files: Files, view: View, on_broken: str) -> ImageFiles:
     """The files of each class with its number as label."""
-    paths = [path for group in files.values() for path in group]
+    names = [str(path.relative_to(root)) for group in files.values() for path in group]
     labels = [label for label, group in enumerate(files.values()) for _ in group]
-    return ImageFiles(root, paths, torch.tensor(labels, dtype=torch.long), view, on_broken)
+    return ImageFiles(root, Names(names), torch.tensor(labels, dtype=torch.long), view, on_broken)

@@ -55,8 +55,7 @@ def load_folder(
     failed = unread + unread_too
     if not skip_broken:
         refuse(dict(enumerate(failed)), len(everything))
-    for name, part in (("training", train), ("validation", val)):
-        expect_all_classes(part.labels, parts.classes, f"readable {name} image in {folder}")
+    expect_all_classes(train.labels, val.labels, parts.classes, folder)
     return ImageData.in_memory(train, val, parts.classes, skipped=tuple(failed))
 
 

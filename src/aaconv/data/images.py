@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 64_000_000  # a decoded file above this is refused; Pillow alone would only warn
+BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow raises for broken files
 GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -31,11 +33,16 @@ def read_image(path: str | Path, channels: int, edge: int, crop_pct: float = 1.0
         FileNotFoundError: No such file.
         ImageReadError: The file is no image, is cut short, or has more than ``MAX_PIXELS`` pixels.
     """
-    with open_image(path) as image:
+    return decode(path, lambda image: fit_image(image, channels, edge, crop_pct))
+
+
+def decode(path: str | Path, make: Callable[[Image.Image], Tensor], content: bytes | None = None) -> Tensor:
+    """What ``make`` makes of the image that ``open_image`` opens; same errors as ``read_image``."""
+    with open_image(path, content) as image:
         try:
-            return fit_image(image, channels, edge, crop_pct)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageReadError(f"{path}: {error}") from error
+            return make(image)
+        except BROKEN as error:  # pixels are read as late as here
+            raise ImageReadError(f"{printable(path)}: {error}") from error
 
 
 def fit_image(image: Image.Image, channels: int, edge: int, crop_pct: float = 1.0) -> Tensor:
@@ -54,7 +61,8 @@ def resized(image: Image.Image, edge: int, box: tuple[float, float, float, float
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
     """The image as the camera was held, grey or in colour: transparency laid on white, 16-bit grey scaled to 8."""
-    return ImageOps.exif_transpose(_to_eight_bit(image)).convert("L" if channels == 1 else "RGB")
+    turned = ImageOps.exif_transpose(image)  # first: new images know nothing of the camera
+    return _to_eight_bit(turned).convert("L" if channels == 1 else "RGB")
 
 
 def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
@@ -62,21 +70,27 @@ def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
 
     ``content`` is the file's, where it was read already; ``path`` then only names it.
     """
+    name = printable(path)
     if content is None and not Path(path).exists():
-        raise FileNotFoundError(f"no image file {path}")
+        raise FileNotFoundError(f"no image file {name}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path if content is None else io.BytesIO(content))
     except Image.DecompressionBombError as error:
-        raise ImageReadError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageReadError(f"{name}: {error}") from error
+    except BROKEN as error:
         reason = "not an image that can be read" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise ImageReadError(f"{path}: {reason}") from error
+        raise ImageReadError(f"{name}: {reason}") from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise ImageReadError(f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+        raise ImageReadError(f"{name}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
     return image
+
+
+def printable(path: str | Path) -> str:
+    """A path for messages: bytes of names that are no UTF-8 are written out."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def is_grey(path: str | Path) -> bool:

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from aaconv.data.images import SUFFIXES, ImageReadError, is_grey
+from aaconv.data.splits import draw_share
 
 SHOWN = 3  # broken files that an error names
 Files = dict[str, list[Path]]  # of each class
@@ -62,7 +64,7 @@ def list_parts(root: Path) -> Parts:
     return Parts(train, list_classes(root / "val", tuple(train)))
 
 
-def list_classes(root: Path, expected: tuple[str, ...] | None = None) -> dict[str, list[Path]]:
+def list_classes(root: Path, expected: tuple[str, ...] | None = None) -> Files:
     """Image files of each class folder, sorted; links to folders are not followed."""
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if expected is not None and tuple(names) != expected:
@@ -92,7 +94,7 @@ def survey(paths: Sequence[Path]) -> tuple[int, dict[Path, str]]:
     return 1 if grey else 3, broken
 
 
-def refuse(broken: Mapping[object, str], count: int) -> None:
+def refuse(broken: Mapping[Any, str], count: int) -> None:
     """Raise ValueError that names the first of the broken files, if there are any."""
     if broken:
         reasons = list(broken.values())
@@ -108,17 +110,16 @@ def hold_out_files(files: Files, share: float, seed: int) -> tuple[Files, Files]
     random = torch.Generator().manual_seed(seed)
     train, val = {}, {}
     for name, paths in files.items():
-        if len(paths) < 2:
-            raise ValueError(f"class {name!r} needs at least 2 images to hold one out, got {len(paths)}")
-        cut = min(max(1, round(share * len(paths))), len(paths) - 1)
-        order = torch.randperm(len(paths), generator=random).tolist()
-        val[name] = [paths[i] for i in order[:cut]]
-        train[name] = [paths[i] for i in order[cut:]]
+        stay, held = draw_share(len(paths), share, name, random)
+        train[name], val[name] = ([paths[i] for i in chosen] for chosen in (stay, held))
     return train, val
 
 
-def expect_all_classes(labels: Tensor, classes: Sequence[str], what: str) -> None:
-    """Raise ValueError unless every class occurs in ``labels``."""
-    missing = [name for i, name in enumerate(classes) if not (labels == i).any()]
-    if missing:
-        raise ValueError(f"class {missing[0]!r} has no {what}; add some or remove the folder")
+def expect_all_classes(train: Tensor, val: Tensor, classes: Sequence[str], where: str | Path) -> None:
+    """Raise ValueError unless every class occurs in the labels of both parts."""
+    for part, labels in (("training", train), ("validation", val)):
+        for label, name in enumerate(classes):
+            if not (labels == label).any():
+                raise ValueError(
+                    f"class {name!r} has no readable {part} image in {where}; add some or remove the folder"
+                )

@@ -101,13 +101,24 @@ def channel_statistics(images: Tensor, chunk: int = 4096) -> tuple[tuple[float, 
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """What stays for training, and the same share of every class, at least one image, to evaluate on."""
+    """What stays for training, and the same share of every class, at least one image, to evaluate on.
+
+    Raises:
+        ValueError: A class has one image alone.
+    """
     random = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(split), generator=random)
-    chosen = torch.zeros(len(split), dtype=torch.bool)
-    for label in split.labels.unique():
-        mine = order[split.labels[order] == label]
-        chosen[mine[: max(1, round(share * len(mine)))]] = True
-    parts = (~chosen, chosen)
-    rest, held = (Split(split.images[part], split.labels[part]) for part in parts)
-    return rest, held
+    held = torch.zeros(len(split), dtype=torch.bool)
+    for label in split.labels.unique().tolist():
+        own = (split.labels == label).nonzero()[:, 0]
+        held[own[draw_share(len(own), share, label, random)[1]]] = True
+    rest, chosen = (Split(split.images[part], split.labels[part]) for part in (~held, held))
+    return rest, chosen
+
+
+def draw_share(count: int, share: float, name: object, random: torch.Generator) -> tuple[list[int], list[int]]:
+    """Which of the ``count`` images of class ``name`` stay, and which are held out; both have at least one."""
+    if count < 2:
+        raise ValueError(f"class {name!r} needs at least 2 images to hold one out, got {count}")
+    order = torch.randperm(count, generator=random).tolist()
+    cut = min(max(1, round(share * count)), count - 1)
+    return order[cut:], order[:cut]

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from aaconv._checks import expect_one_of
 from aaconv.data.images import fit_image, resized, upright
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of the training crop, of the image's area and as width / height
@@ -26,7 +27,7 @@ class View:
         size: E.
         channels: C, 1 or 3.
         crop_pct: Share of the resized image's edge that evaluation cuts out of its middle.
-        crop: Of training: "inception", a random part (Szegedy et al. 2015, arXiv:1409.4842), or "resize", as evaluation.
+        crop: Of training: "inception", a random part (Szegedy et al. 2015, arXiv:1409.4842), or "resize", the middle.
         flip: Swap left and right of half of the training images.
         rand_augment: Magnitude of RandAugment on training images, 0 for none.
     """
@@ -37,6 +38,13 @@ class View:
     crop: str = "inception"
     flip: bool = True
     rand_augment: int = 0
+
+    def __post_init__(self) -> None:
+        expect_one_of("crop", self.crop, ("inception", "resize"))
+
+    def __call__(self, image: Image.Image, generator: torch.Generator | None) -> Tensor:
+        """A training view, or without a generator evaluation's: uint8 [C, E, E]."""
+        return self.evaluation(image) if generator is None else self.training(image, generator)
 
     def evaluation(self, image: Image.Image) -> Tensor:
         """The middle: uint8 [C, E, E]."""
@@ -71,5 +79,5 @@ def random_box(width: int, height: int, generator: torch.Generator) -> tuple[flo
             return left, top, left + wide, top + tall
     aspect = min(max(width / height, ASPECT[0]), ASPECT[1])
     wide, tall = min(width, round(height * aspect)), min(height, round(width / aspect))
-    left, top = (width - wide) / 2, (height - tall) / 2
-    return left, top, left + wide, top + tall
+    x, y = (width - wide) / 2, (height - tall) / 2
+    return x, y, x + wide, y + tall
