@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.data.pictures import make_tar, noise, pair
+
 RECIPE = """
 model: {name: aa_resnet10xs_r25, options: {drop_rate: 0.2}}
 data: {name: folder, path: unused, size: 16}
@@ -45,12 +47,23 @@ def perform(folder, jobs):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trials")
     (folder / "recipe.yaml").write_text(RECIPE)
+    for shard in range(5):
+        members = [pair(f"{i}", noise(20 * shard + i), i % 2) for i in range(20)]
+        make_tar(folder / f"{shard}.tar", [member for sample in members for member in sample])
     return folder
 
 
+SHARDS = (
+    "--data.name=shards",
+    "--data.path={folder}/{{0..4}}.tar",
+    "--data.val_path={folder}/0.tar",
+    "--data.classes=2",
+)
+SHARDS += ("--augment.crop=inception", "--machine.workers=2")
 CASES = {
     "killed": ((), 1, "SIGKILL"),
     "killed, with workers": (("--machine.workers=2",), 1, "SIGKILL"),
+    "killed, shards": (SHARDS, 1, "SIGKILL"),
     "killed, two processes": ((), 2, "SIGKILL"),
     "killed, two processes with workers": (("--machine.workers=2",), 2, "SIGKILL"),
     "terminated": ((), 1, "SIGTERM"),
@@ -65,6 +78,7 @@ def trials(folder):
     jobs = []
     for name, (overrides, world, kill) in CASES.items():
         options = {"world": world}
+        overrides = [item.format(folder=folder) for item in overrides]
         jobs.append(job(folder, f"{name}, whole", *overrides, **options))
         cut = {"kill": kill, "batches": BATCHES + 7, "pause": 0.05}
         jobs.append(job(folder, name, *overrides, log="cut", **options, **cut))
