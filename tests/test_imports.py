@@ -25,7 +25,7 @@ ALLOWED = {
     "recipes": set(),
     "training": {"__init__", "_checks", "_errors", "_files", "models", "data"},
     "explain": {"_checks", "_files", "ops", "nn", "models", "data"},
-    "reproduction": {"_checks", "_files", "paper", "training"},
+    "reproduction": {"_checks", "_errors", "_files", "paper", "training"},
     "demo": {"__init__", "models", "data", "training", "explain"},
     "__main__": {"cli"},
     "cli": {"__init__", "_errors", "_files", "tables", "demo", "models", "data", "training", "explain", "reproduction"},

@@ -2,141 +2,106 @@
 
 from __future__ import annotations
 
-import platform
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from aaconv._files import write_text, write_whole
-from aaconv.paper import COCO_POSITIONS, printed_top1
-from aaconv.reproduction.plan import ARMS, CIFAR, CLAIMS, FIGURE, IMAGENET, MECHANISMS, POSITIONS, SHARES, TASKS
-from aaconv.reproduction.plots import plot_mechanisms, plot_shares
-from aaconv.reproduction.runs import Outcome
-from aaconv.reproduction.statistics import difference, interval, verdict
-from aaconv.training.records import environment
+from aaconv.reproduction.cells import MISSING, judged
+from aaconv.reproduction.comparisons import mechanisms, networks, positions, shares, verdicts
+from aaconv.reproduction.plan import CLAIMS, HELD_OUT, TASKS
+from aaconv.reproduction.plots import Results, plot_mechanisms, plot_shares
+from aaconv.reproduction.runs import Job, Outcome, environments, recipe_of
+from aaconv.reproduction.statistics import LEVEL
 
 PAGE = "index.md"
-Results = dict[str, dict[str, list[float]]]  # accuracies by task, arm and seed
+# How a count of verdicts is told: one, many.
+TOLD = {
+    "holds": ("holds", "hold"),
+    "does not hold": ("does not hold", "do not hold"),
+    "undecided": ("is undecided", "are undecided"),
+    MISSING: ("waits for runs", "wait for runs"),
+}
 
 
-def write_page(folder: Path, outcomes: Sequence[Outcome], workers: int) -> Path:
-    """``index.md`` and its pictures in ``folder``."""
-    results: Results = {}
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    jobs: Sequence[Job]
+    overrides: Sequence[str]
+    workers: int
+    command: str
+
+
+def write_page(folder: Path, outcomes: Sequence[Outcome], request: Request) -> Path:
+    """``index.md`` and its pictures in ``folder``, of all runs or of those that are finished so far, at least one."""
+    results: dict[str, dict[str, dict[int, float]]] = {}
     for outcome in outcomes:
-        results.setdefault(outcome.task, {}).setdefault(outcome.arm, []).append(outcome.accuracy)
-    for name, figure in (("shares.png", plot_shares(results)), ("mechanisms.png", plot_mechanisms(results))):
-        write_whole(folder / name, lambda beside, figure=figure: figure.savefig(beside, dpi=110, format="png"))
+        results.setdefault(outcome.task, {}).setdefault(outcome.arm, {})[outcome.seed] = outcome.accuracy
+    _save(plot_shares(results), folder / "shares.png")
+    _save(plot_mechanisms(results), folder / "mechanisms.png")
     sections = [
-        _head(outcomes, workers),
-        _verdicts(results),
-        _mechanisms(results, outcomes),
-        _positions(results),
-        _shares(results),
+        _summary(results, len(outcomes), len(request.jobs)),
+        _method(outcomes, request),
+        verdicts(results),
+        mechanisms(results, outcomes),
+        positions(results),
+        shares(results),
+        networks(results, outcomes),
+        _origin(folder, outcomes, request),
     ]
     write_text(folder / PAGE, "\n\n".join(sections) + "\n")
     return folder / PAGE
 
 
-def _head(outcomes: Sequence[Outcome], workers: int) -> str:
-    tasks, seeds = {outcome.task for outcome in outcomes}, len({outcome.seed for outcome in outcomes})
-    found, steps = environment(), sorted({outcome.steps for outcome in outcomes})
-    hardware = ", ".join(found["gpus"]) or f"{found['cpus']} cores of {found['processor']}"
-    packages = ", ".join(f"{name} {found['packages'][name]}" for name in ("torch", "timm", "numba"))
+def _summary(results: Results, done: int, planned: int) -> str:
+    sentences = []
+    for task, found in results.items():
+        counts = Counter(judged(claim, found)[0] for claim in CLAIMS)
+        told = ", ".join(f"{counts[name]} {TOLD[name][counts[name] > 1]}" for name in TOLD if counts[name])
+        sentences.append(f"On *{TASKS[task].title}*, of {len(CLAIMS)} orderings of the paper {told}.")
+    early = f"**{done} of {planned} runs are finished: what follows may change.**\n\n" if done < planned else ""
+    return f"# The paper's comparisons in miniature\n\n{early}{' '.join(sentences)}"
+
+
+def _method(outcomes: Sequence[Outcome], request: Request) -> str:
+    recipe = recipe_of(request.jobs[0], request.overrides)
+    sizes = [outcome.parameters for outcome in outcomes]
+    arms, seeds = ({getattr(outcome, name) for outcome in outcomes} for name in ("arm", "seed"))
+    steps = " or ".join(f"{count:,}" for count in sorted({outcome.steps for outcome in outcomes}))
+    tasks = dict.fromkeys(outcome.task for outcome in outcomes)
+    lines = "\n".join(f"* {TASKS[task].title}: chance is {TASKS[task].chance:.0%}" for task in tasks)
+    return (
+        f"## What was done\n\n{len(arms)} small networks of {min(sizes):,} to {max(sizes):,} parameters, four residual "
+        "blocks each, attention in the last two, on embedded images of "
+        f"{recipe.data.size}x{recipe.data.size} pixels:\n\n{lines}\n\n"
+        f"Seeds: {len(seeds)}. A seed means the same images in the same order for all networks, so that they are "
+        f"compared in pairs. All were trained alike: {steps} steps of {recipe.batch_size} images, "
+        f"{recipe.optimizer.name}, peak learning rate {recipe.optimizer.lr:g}. This is one rate for all, tuned for no "
+        "network of its own; with its own each may do better, and the order may be another.\n\n"
+        f"Accuracy is percent of the same {HELD_OUT:,} held-out canvases, right after the last step: mean ± reach of "
+        f"the {LEVEL:.0%} interval over seeds (Student's t). It tells what other seeds would give, not other canvases "
+        "or longer training, and takes differences to be about normal: a rough guide where some seeds learn the task "
+        "and others do not. The paper's figures are of other networks on other data; they stand beside to compare "
+        "orders, not numbers."
+    )
+
+
+def _origin(folder: Path, outcomes: Sequence[Outcome], request: Request) -> str:
     hours = sum(outcome.seconds for outcome in outcomes) / 3600
-    return f"""# The paper's comparisons in miniature
-
-Small networks (about 45,000 parameters, attention in the last two of four blocks) on two embedded tasks of 24x24 pixels:
-
-{chr(10).join(f"* {TASKS[task].title}: chance is {TASKS[task].chance:.0%}" for task in TASKS if task in tasks)}
-
-Each of {len({outcome.arm for outcome in outcomes})} networks was trained with {seeds} seeds for {_join(steps)} steps of 64
-images; a seed means the same images in the same order for all. Figures are percent of 4,000 held-out canvases told right
-after the last step, mean and 95% interval over seeds (Student's t). It says how these networks do here after this little
-training; it does not replace CIFAR-100 or ImageNet, whose figures stand beside for comparison of the order alone.
-
-`aaconv reproduce --seeds {seeds}`, {len(outcomes)} runs, {hours:.1f} hours of training, {workers} runs at a time, on {hardware};
-aaconv {found["aaconv"]}, {packages}, Python {platform.python_version()}. Every run is a row of [results.csv](results.csv)."""
-
-
-def _verdicts(results: Results) -> str:
-    rows = []
-    for claim in CLAIMS:
-        cells = [f"{claim.text} ({claim.source})"]
-        for found in results.values():
-            gap = difference(claim, found)
-            cells.append(f"**{verdict(gap)}**: {100 * gap.mean:+.1f} ± {100 * gap.reach:.1f}")
-        rows.append(cells)
+    changed = " ".join(item for item in request.overrides if item not in request.command)
+    machines = [f"* {text} ({count} run{'s' * (count > 1)})" for text, count in environments(folder, outcomes)]
     return (
-        "## Does the paper's order hold?\n\n"
-        "Differences in points, paired by seed. *Holds*: the 95% interval lies above 0; *does not hold*: below; "
-        f"*undecided*: it contains 0. With {len(CLAIMS) * len(results)} verdicts one or two may be chance.\n\n"
-        + _table(["the paper's order", *_titles(results)], rows)
+        f"## How this page was made\n\n`{request.command}`{f' with {changed}' if changed else ''}: {len(outcomes)} "
+        f"runs, {request.workers} at a time, {hours:.1f} hours of training together by the clock, whatever else the "
+        "machine did. Every run is a row of [results.csv](results.csv) and, where they were made, a folder "
+        "TASK/NETWORK/SEED with its configuration. Made on:\n\n" + "\n".join(machines or ["* unknown machines"])
     )
 
 
-def _mechanisms(results: Results, outcomes: Sequence[Outcome]) -> str:
-    sizes = {outcome.arm: outcome.parameters for outcome in outcomes}
-    rows = [
-        [
-            ARMS[arm].label,
-            f"{sizes[arm]:,}",
-            *(_percent(found[arm]) for found in results.values()),
-            *(_printed(ARMS[arm].paper.get(name)) for name in (CIFAR, IMAGENET)),
-        ]
-        for arm in MECHANISMS
-    ]
-    header = ["", "parameters", *_titles(results), f"paper: {CIFAR}", f"paper: {IMAGENET}"]
-    return (
-        "## Attention beside convolution, and its rivals\n\n"
-        "The paper's attention takes 10% of the channels in these two columns, ours 25%: a tenth of 32 channels is too "
-        "few for four heads.\n\n" + _table(header, rows) + "\n\n![Accuracy of each network](mechanisms.png)"
-    )
-
-
-def _positions(results: Results) -> str:
-    rows = [
-        [
-            position,
-            *(_percent(found[arm]) for found in results.values()),
-            *(_printed(printed_top1(7, f"{model}, {position}")) for model in ("AA-ResNet-34", "AA-ResNet-50")),
-            _printed(COCO_POSITIONS.get(position)),
-        ]
-        for position, arm in POSITIONS.items()
-    ]
-    header = ["positions", *_titles(results), "paper: AA-ResNet-34", "paper: AA-ResNet-50", "paper: COCO, mAP"]
-    return "## Positions\n\nWith a quarter of the channels from attention.\n\n" + _table(header, rows)
-
-
-def _shares(results: Results) -> str:
-    rows = [["0%", "", *(_percent(found["plain"]) for found in results.values()), _printed(printed_top1(6, "0%"))]]
-    for share in SHARES:
-        for arm, words in ((f"aa{share}", "relative"), (f"aa{share}-none", "none")):
-            cells = (_percent(found[arm]) for found in results.values())
-            rows.append([f"{share}%", words, *cells, _printed(ARMS[arm].paper[FIGURE])])
-    header = ["share", "positions", *_titles(results), f"paper: {FIGURE}"]
-    return (
-        "## Share of attention\n\n" + _table(header, rows) + "\n\n"
-        "![Accuracy against the share of attention, with and without relative positions](shares.png)\n\n"
-        "*The right panel is drawn from the paper's figure 4.*"
-    )
-
-
-def _titles(results: Results) -> list[str]:
-    return [TASKS[task].title for task in results]
-
-
-def _percent(values: Sequence[float]) -> str:
-    found = interval(values)
-    return f"{100 * found.mean:.1f} ± {100 * found.reach:.1f}"
-
-
-def _printed(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
-
-
-def _join(values: Sequence[int]) -> str:
-    return " or ".join(f"{value:,}" for value in values)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _save(figure: Figure, path: Path) -> None:
+    write_whole(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))

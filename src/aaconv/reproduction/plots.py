@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from aaconv.paper import FIGURE_4, printed_top1
-from aaconv.reproduction.plan import ARMS, MECHANISMS, SHARES, TASKS
-from aaconv.reproduction.statistics import interval
+from aaconv.reproduction.plan import ARMS, EXPERIMENTS, FIGURE, MECHANISMS, SHARES, TASKS
+from aaconv.reproduction.statistics import Accuracies, interval
 from aaconv.training.curves import COLOURS
 
-Results = Mapping[str, Mapping[str, Sequence[float]]]
+Results = Mapping[str, Accuracies]  # by task
+# Told apart by marker and dashes too, in print and by colour-blind readers: name, ending of the arms, how far to the
+# side of the share, so that intervals do not cover each other, and drawing.
+LINES = (
+    ("relative positions", "", -1, {"color": COLOURS[0], "marker": "o", "linestyle": "-"}),
+    ("no positions", "-none", 1, {"color": COLOURS[1], "marker": "s", "linestyle": "--"}),
+)
 
 
 def plot_shares(results: Results) -> Figure:
     """A panel a task in the shape of the paper's figure 4, and that figure's values beside."""
-    figure = Figure(figsize=(3.6 * (len(results) + 1), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.6 * (len(results) + 1), 3.4), layout="constrained")
     panels = figure.subplots(1, len(results) + 1, squeeze=False)[0]
     for axes, (task, found) in zip(panels, results.items(), strict=False):
-        for colour, name, ending in ((COLOURS[0], "with positions", ""), (COLOURS[1], "without", "-none")):
-            arms = ["plain", *(f"aa{share}{ending}" for share in SHARES)]
-            _line(axes, [interval(found[arm]) for arm in arms], colour, name)
+        for name, ending, shift, style in LINES:
+            _draw_means(axes, found, _arms(ending), shift, style | {"label": name})
+        _draw_chance(axes.axhline, axes.get_ylim(), task)
         axes.set_title(TASKS[task].title, fontsize=9)
-    paper = panels[-1]
-    for colour, name, place in ((COLOURS[0], "with positions", 0), (COLOURS[1], "without", 1)):
-        values = [printed_top1(6, "0%"), *(FIGURE_4[share][place] for share in SHARES)]
-        paper.plot((0, *SHARES), values, "o-", color=colour, label=name)
-    paper.set_title("paper: ImageNet, ResNet-50", fontsize=9)
+    for name, ending, _, style in LINES:
+        panels[-1].plot((0, *SHARES), [ARMS[arm].paper[FIGURE].value for arm in _arms(ending)], label=name, **style)
+    panels[-1].set_title(f"paper: {EXPERIMENTS[FIGURE]}", fontsize=9)
     for axes in panels:
-        axes.set(xlabel="share of attention channels, %", xticks=(0, *SHARES))
+        axes.set(xlabel="share of attention channels, %", xticks=(0, *SHARES), xlim=(-5, 105))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accuracy, %")
-    panels[0].legend(fontsize=8, frameon=False)
+    # Above the panels: inside, it would cover lines that lie elsewhere in every run.
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8, frameon=False
+    )
     return figure
 
 
 def plot_mechanisms(results: Results) -> Figure:
-    """Accuracy of each kind of network, a panel a task: a dot a seed, mean and interval."""
+    """Accuracy of each kind of network, a panel a task: mean and interval, below them a dot a seed."""
     figure = Figure(figsize=(4.4 * len(results), 2.8), layout="constrained")
     panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
     for axes, (task, found) in zip(panels, results.items(), strict=True):
         for row, arm in enumerate(reversed(MECHANISMS)):
-            mean = interval(found[arm])
-            axes.plot([100 * value for value in found[arm]], [row] * len(found[arm]), ".", color="0.6")
-            axes.errorbar(100 * mean.mean, row, xerr=100 * mean.reach, fmt="o", capsize=3, color=COLOURS[0])
+            values = [100 * value for value in found.get(arm, {}).values()]
+            axes.plot(values, [row - 0.25] * len(values), ".", color="0.5")
+            if len(values) > 1:
+                mean = interval(values)
+                axes.errorbar(mean.mean, row, xerr=mean.reach, fmt="o", capsize=3, color=COLOURS[0])
+        _draw_chance(axes.axvline, axes.get_xlim(), task)
         axes.set_yticks(range(len(MECHANISMS)), [ARMS[arm].label for arm in reversed(MECHANISMS)], fontsize=8)
         axes.set(xlabel="accuracy, %")
         axes.set_title(TASKS[task].title, fontsize=9)
@@ -53,8 +62,20 @@ def plot_mechanisms(results: Results) -> Figure:
     return figure
 
 
-def _line(axes: Any, means: Sequence[Any], colour: str, name: str) -> None:
-    values, reaches = (
-        [100 * value for value in column] for column in zip(*((m.mean, m.reach) for m in means), strict=True)
-    )
-    axes.errorbar((0, *SHARES), values, yerr=reaches, fmt="o-", capsize=3, color=colour, label=name)
+def _arms(ending: str) -> list[str]:
+    return ["plain", *(f"aa{share}{ending}" for share in SHARES)]
+
+
+def _draw_means(axes: Any, found: Accuracies, arms: Sequence[str], shift: int, style: dict[str, str]) -> None:
+    """Means and intervals against the share, of the arms that have an interval."""
+    seeds = {share + shift: [*found.get(arm, {}).values()] for share, arm in zip((0, *SHARES), arms, strict=True)}
+    means = {share: interval(values) for share, values in seeds.items() if len(values) > 1}
+    values = [100 * mean.mean for mean in means.values()]
+    axes.errorbar(list(means), values, yerr=[100 * mean.reach for mean in means.values()], capsize=3, **style)
+
+
+def _draw_chance(draw: Callable[..., Any], limits: tuple[float, float], task: str) -> None:
+    """The chance of a task where it lies among the values: elsewhere it would squeeze them."""
+    chance = 100 * TASKS[task].chance
+    if limits[0] <= chance <= limits[1]:
+        draw(chance, label="chance", color="0.5", linewidth=0.8, linestyle=":")

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import time
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from aaconv._files import write_text, write_whole
 from aaconv.reproduction.plan import ARMS, TASKS
+from aaconv.reproduction.workers import worker_pool
 from aaconv.training.config import Recipe
 from aaconv.training.recipes import load_recipe
-from aaconv.training.run import describe, train
-from aaconv.training.sources import synthetic_data
-from aaconv.training.task import ClassificationTask
+from aaconv.training.records import ENVIRONMENT
+from aaconv.training.run import LOCK, train
 
 RESULT = "result.json"
+PATIENCE = 30.0  # seconds that a process whose main process was killed may take to save its run and end
 
 
 @dataclass(frozen=True)
@@ -60,30 +63,36 @@ def run_all(folder: Path, jobs: Sequence[Job], overrides: Sequence[str], workers
     """Outcomes in the order of ``jobs``; those that ``folder`` holds are not run again, cut ones go on.
 
     Raises:
-        ValueError: A folder holds a run with other settings.
+        ValueError: A folder holds a run with other settings, is in use, or its record is damaged.
         FloatingPointError: A run's loss stopped being finite.
+        Stopped: A signal came; what was under way is saved.
+        Failed: The machine could not do it, a process died.
     """
     done = {job: outcome for job in jobs if (outcome := finished(folder, job, overrides))}
     left = [job for job in jobs if job not in done]
-    bar = tqdm(total=len(jobs), initial=len(done), desc="runs", unit=" runs", disable=None)
-    # Fresh processes: a forked one could not use the threads that torch has started here.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (workers,))
-    try:
-        waiting = {pool.submit(perform, folder, job, overrides): job for job in left}
-        for future in as_completed(waiting):
-            done[waiting[future]] = future.result()
-            bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        bar.close()
+    if not left:
+        return [done[job] for job in jobs]
+    waiting: dict[Future[Outcome], Job] = {}
+    with (
+        worker_pool(min(workers, len(left))) as pool,
+        tqdm(total=len(jobs), initial=len(done), desc="runs", unit=" runs", disable=None) as bar,
+    ):
+        while left or waiting:
+            # No more than run at once: when it ends, a process would still take what the pool has handed out.
+            while left and len(waiting) < workers:
+                job = left.pop(0)
+                waiting[pool.submit(perform, folder, job, overrides)] = job
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                done[waiting.pop(future)] = future.result()
+                bar.update()
     return [done[job] for job in jobs]
 
 
 def perform(folder: Path, job: Job, overrides: Sequence[str]) -> Outcome:
     """Train one run to its end."""
     where = _folder_of(folder, job)
-    recipe = recipe_of(job, overrides)
-    run = train(recipe, where, title=None)
+    _await_release(where)
+    run = train(recipe_of(job, overrides), where, title=None)
     last = run.history[-1]
     outcome = Outcome(
         **asdict(job),
@@ -98,51 +107,63 @@ def perform(folder: Path, job: Job, overrides: Sequence[str]) -> Outcome:
 
 
 def finished(folder: Path, job: Job, overrides: Sequence[str]) -> Outcome | None:
-    """The outcome that ``folder`` holds of a job, if it was trained with these overrides."""
+    """The outcome that ``folder`` holds of a job; None where the job is not finished.
+
+    Raises:
+        ValueError: The record is damaged, or of a run with other ``overrides``.
+    """
     path = _folder_of(folder, job) / RESULT
     if not path.exists():
         return None
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if held.pop("overrides") != list(overrides):
-        raise ValueError(f"{path.parent} holds a run with other settings; use another --out folder")
-    return Outcome(**held)
-
-
-def estimate_seconds(jobs: Sequence[Job], overrides: Sequence[str], workers: int) -> float:
-    """How long the jobs will take, from a few training steps of each arm timed here on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // workers))
     try:
-        arms = {(job.task, job.arm): job for job in jobs}
-        seconds = {key: _step_seconds(recipe_of(job, overrides)) for key, job in arms.items()}
-    finally:
-        torch.set_num_threads(threads)
-    total = 0.0
-    for job in jobs:
-        recipe = recipe_of(job, overrides)
-        total += seconds[job.task, job.arm] * recipe.epochs * IMAGES / recipe.batch_size
-    return total * (1 + EVALUATION) / workers
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(held, dict):
+            raise ValueError("it must hold names and values")
+        before = list(held.pop("overrides"))
+        outcome = Outcome(**held)
+        _check(outcome, job)
+    except (ValueError, TypeError, KeyError) as error:
+        advice = "remove it, and the run is finished again from its checkpoint"
+        raise ValueError(f"{path} is damaged ({error}); {advice}") from error
+    if not _alike(job.task, tuple(before), tuple(overrides)):
+        made, asked = (" ".join(items) or "the usual settings" for items in (before, overrides))
+        raise ValueError(f"{path.parent} holds a run with {made}, asked for {asked}; use another --out folder")
+    return outcome
 
 
-IMAGES = 12_800  # of an epoch of the embedded tasks
-EVALUATION = 0.15  # of training time
+@cache
+def _alike(task: str, before: tuple[str, ...], overrides: tuple[str, ...]) -> bool:
+    """Whether both change a run in the same way; any network shows that."""
+    job = Job(task, next(iter(ARMS)), 0)
+    return before == overrides or recipe_of(job, before) == recipe_of(job, overrides)
 
 
-def _step_seconds(recipe: Recipe, steps: int = 5) -> float:
-    """The fastest of a few training steps."""
-    data = synthetic_data(recipe.data, recipe.batch_size)
-    card = describe(data, recipe)
-    task = ClassificationTask(card.build(), card, recipe, steps)
-    optimizer = task.configure_optimizers()["optimizer"]
-    times = []
-    for _ in range(steps):
-        began = time.perf_counter()
-        loss = torch.nn.functional.cross_entropy(task(data.train.images), data.train.labels)  # type: ignore[attr-defined]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        times.append(time.perf_counter() - began)
-    return min(times)
+def _check(outcome: Outcome, job: Job) -> None:
+    """Raise ValueError where a record cannot be what the job left."""
+    if Job(outcome.task, outcome.arm, outcome.seed) != job:
+        raise ValueError(f"it is of {outcome.task}, {outcome.arm}, seed {outcome.seed}")
+    for entry in fields(Outcome)[3:]:
+        value = getattr(outcome, entry.name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            raise ValueError(f"{entry.name} must be a number of at least 0, got {value!r}")
+    if outcome.accuracy > 1:
+        raise ValueError(f"accuracy must be at most 1, got {outcome.accuracy}")
+
+
+def environments(folder: Path, outcomes: Sequence[Outcome]) -> list[tuple[str, int]]:
+    """What the runs were made with and on, and how many with each, most frequent first."""
+    found: Counter[str] = Counter()
+    for outcome in outcomes:
+        path = _folder_of(folder, Job(outcome.task, outcome.arm, outcome.seed)) / ENVIRONMENT
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a note on the page, no more
+            found[_describe(json.loads(path.read_text(encoding="utf-8")))] += 1
+    return found.most_common()
+
+
+def _describe(held: dict[str, Any]) -> str:
+    hardware = ", ".join(held["gpus"]) or f"{held['threads']} of {held['cpus']} cores of {held['processor']} a run"
+    packages = [f"{name} {held['packages'][name]}" for name in ("torch", "timm", "numba") if name in held["packages"]]
+    return f"{hardware}; aaconv {held['aaconv']}, {', '.join(packages)}, Python {held['python']}"
 
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -158,10 +179,12 @@ def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
     write_whole(path, write)
 
 
+def _await_release(where: Path) -> None:
+    """Wait a little while another process holds the run; ``train`` tells the user if it goes on doing so."""
+    where.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout), FileLock(where / LOCK).acquire(timeout=PATIENCE):
+        pass
+
+
 def _folder_of(folder: Path, job: Job) -> Path:
     return folder / job.task / job.arm / f"seed{job.seed}"
-
-
-def _begin(workers: int) -> None:
-    """Of each worker: its share of the cores."""
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
