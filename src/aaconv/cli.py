@@ -173,7 +173,9 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs/reproduce", metavar="FOLDER", help="where runs and page go, or go on")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each network on each task")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="digits, clutter (default: both)")
-    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: one a core, one on a GPU)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="runs at a time (default: a core that it may use each, one on a GPU)"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="another length of all runs")
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from aaconv import create_model
 from aaconv.explain import record
-from aaconv.explain.plots import plot_attention, plot_curves
+from aaconv.explain.plots import plot_attention
 from aaconv.explain.report import Section, write_report
 
 
@@ -44,20 +44,6 @@ def test_recording_ends_with_the_block():
         record(create_model("resnet10s", num_classes=2)),
     ):
         pass
-
-
-def history(levels):
-    return [
-        {"step": float(i), "train_accuracy": a, "val_accuracy": a, "train_loss": 1 - a, "val_loss": 1 - a}
-        for i, a in enumerate(levels)
-    ]
-
-
-def test_curves_show_the_numbers():
-    figure = plot_curves({"plain": history([0.5, 0.5]), "augmented": history([0.5, 0.9])}, chance=0.5)
-    accuracy, loss = figure.axes
-    assert [line.get_ydata()[-1] for line in accuracy.lines[:4]] == [0.5, 0.5, 0.9, 0.9]
-    assert loss.lines[3].get_ydata()[-1] == pytest.approx(0.1)
 
 
 def test_attention_figure_marks_the_query_and_keeps_maps_in_place():
