@@ -42,8 +42,10 @@ def expect_ratio(name: str, value: Any, *, zero: bool = False) -> float:
     return float(value)
 
 
-def expect_number(name: str, value: float, *, zero: bool = True) -> float:
+def expect_number(name: str, value: Any, *, zero: bool = True) -> float:
     """``value`` as a finite number of at least 0, or above 0 without ``zero``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise ValueError(f"{name} must be {'at least' if zero else 'above'} 0 and finite, got {name}={value}")
     return float(value)

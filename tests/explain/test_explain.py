@@ -16,7 +16,7 @@ from aaconv.explain.report import Section, write_report
 def test_recorded_weights_times_values_is_what_the_layer_gave(impl):
     model = create_model("aa_resnet10s", num_classes=2, in_chans=1, impl=impl).double().eval()
     outputs = {}
-    layers = {name: m for name, m in model.named_modules() if name.endswith("attention")}
+    layers = {name: m for name, m in model.named_modules() if name.endswith(".attention")}
     for name, layer in layers.items():
         layer.register_forward_hook(lambda module, args, out, name=name: outputs.update({name: out}))
     with record(model) as recording:

@@ -61,6 +61,9 @@ class DataConfig:
         expect_int("data.size", self.size)
         expect_ratio("data.crop_pct", self.crop_pct)
         expect_ratio("data.held_out", self.held_out, zero=True)
+        for name, minimum in (("samples", 1), ("classes", 2)):
+            if getattr(self, name) is not None:
+                expect_int(f"data.{name}", getattr(self, name), minimum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,8 @@ class ScheduleConfig:
         expect_ratio("schedule.warmup", self.warmup, zero=True)
         expect_number("schedule.gamma", self.gamma, zero=False)
         expect_number("schedule.decay_epochs", self.decay_epochs, zero=False)
+        for milestone in self.milestones:
+            expect_int("schedule.milestones", milestone)
         if self.name == "step" and not self.milestones:
             raise ValueError("schedule.milestones must list epochs for the schedule step, got none")
 
@@ -223,11 +228,14 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
             expect_int(name, getattr(self, name))
-        expect_int("seed", self.seed, minimum=0)
+        if expect_int("seed", self.seed, minimum=0) >= 2**32:  # canvases multiply it
+            raise ValueError(f"seed must be at most {2**32 - 1}, got {self.seed}")
         expect_ratio("label_smoothing", self.label_smoothing, zero=True)
         expect_ratio("ema_decay", self.ema_decay, zero=True)
         if self.data.name in SMALL and self.augment.crop == "inception":
             raise ValueError(f"augment.crop must be none or pad for {self.data.name}, got inception (files, shards)")
+        if self.data.name in SMALL and self.data.crop_pct != 1:
+            raise ValueError(f"data.crop_pct must be 1 for {self.data.name}, got {self.data.crop_pct} (files, shards)")
         if self.data.name not in SMALL and self.augment.crop == "pad":
             raise ValueError(f"augment.crop must be inception or none for {self.data.name}, got pad")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], chance: 
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for colour, (name, rows) in zip(COLOURS, histories.items(), strict=False):
+    for colour, (name, rows) in zip(cycle(COLOURS), histories.items(), strict=False):
         steps = [row["step"] for row in rows]
         for axes, metric in ((left, "accuracy"), (right, "loss")):
             axes.plot(steps, [row[f"train_{metric}"] for row in rows], "--", color=colour, label=f"{name}, training")

@@ -6,17 +6,22 @@ Letters: n images, c classes.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from aaconv._checks import expect_int
+from aaconv._checks import expect_int, expect_one_of
 from aaconv._files import write_text
+from aaconv.data.files import ImageFiles, labelled
+from aaconv.data.images import ImageReadError
+from aaconv.data.splits import Draw
 from aaconv.training.checkpoint import ModelCard, load_checkpoint
 from aaconv.training.loaders import Share, val_loader
 from aaconv.training.meter import Meter
@@ -71,6 +76,7 @@ def evaluate(
         ValueError: The checkpoint is damaged, or the images have other classes than it.
     """
     expect_int("batch_size", batch_size)
+    expect_one_of("on_broken", on_broken, ("fail", "skip"))
     model, card = load_checkpoint(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -79,12 +85,45 @@ def evaluate(
     meter = Meter()
     with torch.inference_mode():
         for batch in tqdm(val_loader(images, batch_size, Share(), workers), desc="evaluating", disable=None):
+            if not len(batch.labels):  # nothing but broken images
+                continue
             logits = model(card.normalize(batch.images.to(device)))
             labels = batch.labels.to(device)
             meter.add(F.cross_entropy(logits, labels), logits, labels)
     means = meter.means()
     count = int(meter.totals[3])
+    if hasattr(images, "__len__"):
+        skipped += len(images) - count
+    if not count:
+        raise ValueError(f"none of the images of {data} can be read")
     return Evaluation(str(checkpoint), data, count, skipped, means["accuracy"], means["top5"], means["loss"])
+
+
+@dataclass(frozen=True)
+class Readable:
+    """Files of which those that cannot be read are left out, and none stands in for another as in training."""
+
+    files: ImageFiles
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, indices: Sequence[int], draw: Draw | None) -> tuple[Tensor, Tensor]:
+        """uint8 [up to b, C, E, E] and labels."""
+        shape = (0, self.files.view.channels, self.files.view.size, self.files.view.size)
+        images, labels = [torch.empty(shape, dtype=torch.uint8)], [self.files.labels[:0]]
+        for index in indices:
+            try:
+                image, label = self.files.read([index], draw)
+            except (ImageReadError, OSError) as error:
+                warnings.warn(f"left out: {error}", RuntimeWarning, stacklevel=2)
+                continue
+            images.append(image)
+            labels.append(label)
+        return torch.cat(images), torch.cat(labels)
+
+    def fingerprint(self) -> str:
+        return self.files.fingerprint()
 
 
 def _images(data: str, card: ModelCard, path: str | Path | None, on_broken: str) -> tuple[Any, Sequence[str], int]:
@@ -107,15 +146,15 @@ def _images(data: str, card: ModelCard, path: str | Path | None, on_broken: str)
 
         classes = len(card.classes)
         shards = load_shards(
-            data, data, samples=1, classes=classes, size=card.edge, crop_pct=card.crop_pct, on_broken=on_broken
-        )
+            data, data, samples=1, classes=classes, size=card.edge, crop_pct=card.crop_pct, on_broken=on_broken,
+        )  # fmt: skip
+        shards = replace(shards, val=replace(shards.val, view=replace(shards.val.view, channels=card.channels)))
         return shards.val, card.classes, 0
     return _folder(data, card, on_broken)
 
 
 def _folder(data: str, card: ModelCard, on_broken: str) -> tuple[Any, Sequence[str], int]:
     """All of a folder's images, or those of its ``val`` part."""
-    from aaconv.data.files import labelled
     from aaconv.data.listing import list_parts, refuse, survey
     from aaconv.data.views import View
 
@@ -128,7 +167,8 @@ def _folder(data: str, card: ModelCard, on_broken: str) -> tuple[Any, Sequence[s
         refuse(broken, len(paths))
     files = {name: [path for path in group if path not in broken] for name, group in files.items()}
     view = View(card.edge, card.channels, card.crop_pct)
-    return labelled(root, files, view, on_broken), parts.classes, len(broken)
+    found = labelled(root, files, view, "fail")
+    return found if on_broken == "fail" else Readable(found), parts.classes, len(broken)
 
 
 def _expect_same_classes(card: ModelCard, classes: Sequence[str], data: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,7 @@ from aaconv._checks import expect_one_of
 from aaconv.training.config import Recipe, flat
 
 _DEFAULT = Recipe()
+_WORD = re.compile(r"\w+")
 MAX_BYTES = 100_000  # of a recipe; YAML's aliases make small files large, so these are refused too
 
 
@@ -40,9 +42,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ValueError: No such recipe, a key that is misspelt or given twice, or a value of the wrong kind.
     """
     values = read_yaml(locate(source))
-    for entry in fields(Recipe):
-        if is_dataclass(getattr(_DEFAULT, entry.name)) and not isinstance(values.get(entry.name, {}), dict):
-            raise ValueError(f"recipe {source}: {entry.name} must hold keys and values, got {values[entry.name]!r}")
+    _expect_values(values, f"recipe {source}")
+    _expect_no_classes(values, f"recipe {source}")
+    _expect_no_classes({item: None for text in overrides for item in _WORD.findall(text)}, "command line")
     _expect_keys([item.partition("=")[0] for item in overrides if item.startswith("--")])
     parsed = _parse(lambda parser: parser.parse_object(values), f"recipe {source}")
     # Overrides are a second step, so that an error tells which of the two is wrong.
@@ -70,23 +72,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"recipe {path} must be at most {MAX_BYTES} bytes, got {path.stat().st_size}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"recipe {path} is not YAML in UTF-8: {error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"recipe {path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"recipe {path} must hold keys and values, got {type(values).__name__}")
     return values
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses what hides mistakes: keys given twice and aliases."""
+    """Safe YAML that refuses what hides mistakes: keys given twice, aliases and tags; dates are text, as in paths."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in rows if not tag.endswith(":timestamp")]
+        for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
+        if tag := getattr(event, "tag", None):
+            raise yaml.YAMLError(f"tags are not allowed, got {tag!r}")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        names = [key.value for key, _ in node.value]
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        strange = [name for name in names if not isinstance(name, str)]
+        if strange:
+            raise yaml.YAMLError(f"keys must be text, got the key {strange[0]!r}")
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise yaml.YAMLError(f"key {twice[0]!r} is given twice")
@@ -96,11 +109,38 @@ class _Loader(yaml.SafeLoader):
 def locate(source: str | Path) -> Path:
     """The file of a recipe: by its name in the package, or as a path."""
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.is_dir():
-        return path
     known = list_recipes()
+    if str(source) not in known and (path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.is_dir()):
+        return path
     expect_one_of("recipe", str(source), known)
     return Path(str(files("aaconv.recipes") / f"{source}.yaml"))
+
+
+def _expect_no_classes(value: Any, where: str) -> None:
+    """Raise ValueError where the parser would import and call something: a recipe may come from anywhere."""
+    if isinstance(value, dict) and "class_path" in value:
+        raise ValueError(f"{where}: class_path is no key of a recipe")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _expect_no_classes(item, where)
+
+
+def _expect_values(values: dict[str, Any], where: str) -> None:
+    """Raise ValueError for keys of a file that no recipe has, groups that hold no keys, and keys without a value."""
+    for name, value in values.items():
+        default = asdict(_DEFAULT).get(name)
+        if default is None:
+            near = get_close_matches(name, asdict(_DEFAULT), n=1)
+            raise ValueError(f"{where}: no key {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if isinstance(default, dict) and not isinstance(value, dict):
+            raise ValueError(f"{where}: {name} must hold keys and values, got {value!r}")
+        given = (
+            {f"{name}.{key}": (item, default.get(key, "")) for key, item in value.items()}
+            if isinstance(default, dict)
+            else {name: (value, default)}
+        )
+        empty = [key for key, (item, usual) in given.items() if item is None and usual is not None]
+        if empty:
+            raise ValueError(f"{where}: {empty[0]} must have a value, got none")
 
 
 def _expect_keys(names: Sequence[str]) -> None:
@@ -109,6 +149,8 @@ def _expect_keys(names: Sequence[str]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             raise ValueError(f"{name} is given twice; give it once")
+        if name == "--model.options" and any(other.startswith("--model.options.") for other in names):
+            raise ValueError("--model.options is given twice, whole and in parts; give one of the two")
         if name in known or name.startswith("--model.options."):
             continue
         within = [key for key in known if key.startswith(f"{name}.")]

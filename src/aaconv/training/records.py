@@ -31,11 +31,11 @@ def claim(folder: Path, recipe: Recipe, fingerprint: str, world: int, *, anyway:
         ValueError: The run there has another configuration, other images or another number of devices.
     """
     held = _read(folder / ENVIRONMENT)
-    if (folder / CONFIG).exists() and held and not anyway:
+    if (folder / CONFIG).exists() and not anyway:
         differences = changes(read_yaml(folder / CONFIG), recipe)
-        if held["data"] != fingerprint:
+        if held.get("data", fingerprint) != fingerprint:
             differences.append("the images")
-        if held["devices"] != world:
+        if held.get("devices", world) != world:
             differences.append(f"devices {held['devices']} -> {world}")
         if differences:
             raise ValueError(
@@ -73,7 +73,7 @@ def write_card(
     """
     record = _read(folder / ENVIRONMENT)
     last, best = history[-1], max(history, key=lambda row: row["val_accuracy"])
-    hardware = ", ".join(record["gpus"]) or f"{record['processor']}, {record['threads']} threads"
+    hardware = ", ".join(dict.fromkeys(record["gpus"])) or f"{record['processor']}, {record['threads']} threads"
     skipped = f"; {facts['skipped']} unreadable ones left out" if facts["skipped"] else ""
     lines = [
         f"# {card.model} on {recipe.data.name}",

@@ -119,7 +119,8 @@ def dry_run(recipe: Recipe) -> str:
         machine = replace(machine, precision="bf16")  # what CPUs have
     small = replace(recipe, epochs=1, batch_size=size, machine=machine)
     if small.augment.crop == "inception":  # happens while files are read, and there are none
-        small = replace(small, augment=replace(small.augment, crop="none"), data=replace(small.data, name="folder"))
+        in_memory = replace(small.data, name="folder", crop_pct=1.0)
+        small = replace(small, augment=replace(small.augment, crop="none"), data=in_memory)
     data = synthetic_data(recipe.data, size)
     with tempfile.TemporaryDirectory() as folder:
         run = train(small, folder, data=data, title="dry run")

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from aaconv.data.augmentation import Mixer, crop_and_flip
 from aaconv.data.splits import Draw
 from aaconv.training.checkpoint import ModelCard
-from aaconv.training.config import Recipe
+from aaconv.training.config import SMALL, Recipe
 from aaconv.training.loaders import Batch
 from aaconv.training.meter import Meter
 from aaconv.training.optimization import build_optimizer, build_schedule
@@ -34,7 +34,7 @@ class ClassificationTask(pl.LightningModule):
         self.card, self.recipe, self.steps = card, recipe, steps
         augment = recipe.augment
         self.padding = augment.padding if augment.crop == "pad" else 0
-        self.flip = augment.flip and augment.crop != "inception"  # there the crop mirrors, too
+        self.flip = augment.flip and recipe.data.name in SMALL  # files are mirrored when they are read
         self.mixer = Mixer(len(card.classes), mixup=augment.mixup, cutmix=augment.cutmix)
         self.meter, self.val_meter = Meter(), Meter()
 
