@@ -29,6 +29,9 @@ bench: install
 	$(BIN)/python benchmarks/layer.py
 	$(BIN)/python benchmarks/growth.py --out runs/bench
 	$(BIN)/python benchmarks/networks.py --memory --out runs/bench
+	$(BIN)/python benchmarks/pipeline.py --out runs/bench
+	$(BIN)/python benchmarks/engine.py --out runs/bench
+	$(BIN)/python benchmarks/engine.py --startup --out runs/bench
 
 docs: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[docs]'
