@@ -63,7 +63,9 @@ def main() -> int:
     recipe = load_recipe("digits", ["--machine.accelerator=cpu", "--epochs=1", *options.changes])
     report: dict[str, Any] = {"machine": machine(), "model": recipe.model.name, "batch": recipe.batch_size}
     if options.startup:
+        report["bytecode"] = not sys.dont_write_bytecode  # without it every start compiles all packages' sources
         report["rows"] = startup(options.rounds, options.cold)
+        print(f"bytecode kept: {report['bytecode']}")
     else:
         wrong = [name for name, trainer in TRAINERS.items() if not compare(trainer, recipe, CHECKED).equal]
         if wrong:

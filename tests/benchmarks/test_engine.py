@@ -52,6 +52,15 @@ def test_startup_is_read_from_a_fresh_process(engine):
     assert 0 < seconds["1st step begins"] < seconds["2nd step begins"]
 
 
+def test_startup_is_written(engine, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "first_step", lambda cold=False: {"1st step begins": 2.0 + cold})
+    assert run(engine, monkeypatch, "--startup", "--cold", "--out", str(tmp_path)) == 0
+    found = {row["name"]: row["value"] for row in json.loads((tmp_path / "startup.json").read_text())["rows"]}
+    assert found.pop("aaconv --help: answered") > 0
+    assert found.pop("aaconv train --help: answered") > 0
+    assert list(found.values()) == [2.0, 3.0]
+
+
 def test_a_round_must_outlast_the_warm_up(engine, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(engine, monkeypatch, "--steps", "6")
