@@ -22,10 +22,11 @@ from aaconv.explain.record import record
 from aaconv.explain.report import Section, write_report
 from aaconv.models.complexity import Complexity, measure_complexity
 from aaconv.training.curves import plot_curves
+from aaconv.training.fit import TrainedRun
 from aaconv.training.intervals import paired_bootstrap
 from aaconv.training.predict import probabilities
 from aaconv.training.recipes import load_recipe
-from aaconv.training.run import TrainedRun, train
+from aaconv.training.run import train
 
 NETWORKS = {"plain": "resnet10s", "augmented": "aa_resnet10s"}
 LAYER = "blocks.3.conv1.attention"  # that the report shows

@@ -29,7 +29,7 @@ def test_axes_hold_the_rows():
             for said, part, style in (("training", "train", "--"), ("held out", "val", "-"))
         }
         assert axes.get_xlabel() == "optimiser step"
-    assert (left.get_ylabel(), right.get_ylabel()) == ("accuracy", "cross-entropy")
+    assert (left.get_ylabel(), right.get_ylabel()) == ("accuracy", "loss")
     assert left.get_ylim()[1] == 1
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["mine, training", "mine, held out"]
 

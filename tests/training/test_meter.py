@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torch.nn import functional as F
 
-from aaconv.training.meter import NAMES, Meter
+from aaconv.training.meter import ClassMeter
 
 
 def batches(count, classes, sizes, seed=0):
@@ -19,7 +19,7 @@ def batches(count, classes, sizes, seed=0):
 
 
 def metered(parts):
-    meter = Meter()
+    meter = ClassMeter()
     for logits, labels in parts:
         meter.add(F.cross_entropy(logits, labels), logits, labels)
     return meter
@@ -30,7 +30,7 @@ def test_equals_plain_computation(classes):
     logits, labels, parts = batches(157, classes, [64, 64, 28, 1])
     chances, every = logits.double().softmax(1).numpy(), range(classes)
     means = metered(parts).means()
-    assert tuple(means) == NAMES
+    assert tuple(means) == ClassMeter.NAMES
     assert means["loss"] == pytest.approx(log_loss(labels, chances, labels=every), rel=1e-5)
     assert means["accuracy"] == pytest.approx(accuracy_score(labels, chances.argmax(1)), abs=1e-12)
     assert means["top5"] == pytest.approx(top_k_accuracy_score(labels, chances, k=5, labels=every), abs=1e-12)
@@ -61,7 +61,7 @@ def test_forgets_and_knows_nothing_at_first():
 
 def test_many_images_lose_no_digits():
     """In single precision, sums stop growing by 1 at 2^24."""
-    meter = Meter()
+    meter = ClassMeter()
     meter.totals[:] = torch.tensor([2.0**25, 2.0**25, 2.0**25, 2.0**25])
     meter.add(torch.tensor(1.0), torch.tensor([[0.0, 1.0]]), torch.tensor([1]))
     assert meter.totals.tolist() == [2**25 + 1] * 4
@@ -70,7 +70,7 @@ def test_many_images_lose_no_digits():
 def test_keeps_no_graph():
     logits = torch.randn(4, 3, requires_grad=True)
     labels = torch.tensor([0, 1, 2, 0])
-    meter = Meter()
+    meter = ClassMeter()
     meter.add(F.cross_entropy(logits, labels), logits, labels)
     assert not meter.totals.requires_grad
 

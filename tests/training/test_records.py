@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -14,6 +15,7 @@ from aaconv.training.checkpoint import ModelCard
 from aaconv.training.config import DataConfig, MachineConfig, ModelConfig, OptimizerConfig, Recipe, ScheduleConfig
 from aaconv.training.recipes import load_recipe
 from aaconv.training.records import CARD, CONFIG, ENVIRONMENT, PACKAGES, claim, environment, write_card
+from aaconv.training.task import ClassificationTask
 
 RECIPE = Recipe(
     model=ModelConfig(options={"position": "sine"}),
@@ -34,7 +36,7 @@ def record(folder):
 
 
 def changed(**values):
-    return Recipe(**{**{name: getattr(RECIPE, name) for name in RECIPE.__dataclass_fields__}, **values})
+    return replace(RECIPE, **values)
 
 
 def test_new_folder_gets_configuration_and_environment(tmp_path, monkeypatch):
@@ -114,7 +116,9 @@ def test_environment_is_this_machine_s():
     json.dumps(found)
 
 
-CARD_OF_RUN = ModelCard("aa_wrn10_2", tuple("abc"), 3, 24, (0.5,) * 3, (0.2,) * 3, options={"position": "sine"})
+CARD_OF_RUN = ModelCard(
+    "aa_wrn10_2", tuple("abc"), 3, 24, (0.5,) * 3, (0.2,) * 3, data="folder", options={"position": "sine"}
+)
 FACTS = {"train": 12345, "val": "2,345", "skipped": 0, "parameters": 1234567, "gflops": 0.56789}
 
 
@@ -136,7 +140,7 @@ def page_of(folder, history, **facts):
     held |= {"processor": "Abacus 9", "threads": 3, "devices": 2, "gpus": [], "packages": {"torch": "1.2", "timm": "3"}}
     held["starts"] = [{"time": f"day {i}", "command": f"aaconv train {i}"} for i in (1, 2)]
     (folder / ENVIRONMENT).write_text(json.dumps({**held, **facts.pop("held", {})}))
-    write_card(folder, RECIPE, CARD_OF_RUN, history, {**FACTS, **facts})
+    write_card(folder, RECIPE, CARD_OF_RUN, history, {**FACTS, **facts}, ClassificationTask)
     return (folder / CARD).read_text(encoding="utf-8")
 
 

@@ -14,10 +14,11 @@ from aaconv.data.digit_pairs import digit_pairs
 from aaconv.data.splits import ImageData, Split
 from aaconv.training.callbacks import CURVES, METRICS, History
 from aaconv.training.checkpoint import load_checkpoint
+from aaconv.training.fit import LOCK, WEIGHTS
 from aaconv.training.keeping import BEST, RESUME
 from aaconv.training.recipes import load_recipe
 from aaconv.training.records import CARD, CONFIG, ENVIRONMENT
-from aaconv.training.run import LOCK, WEIGHTS, dry_run, train
+from aaconv.training.run import dry_run, train
 
 KEPT = {RESUME, WEIGHTS, BEST, METRICS, CURVES, CONFIG, ENVIRONMENT, CARD, LOCK}
 

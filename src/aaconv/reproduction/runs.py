@@ -20,9 +20,10 @@ from aaconv._files import write_text, write_whole
 from aaconv.reproduction.plan import ARMS, TASKS
 from aaconv.reproduction.workers import worker_pool
 from aaconv.training.config import Recipe
+from aaconv.training.fit import LOCK
 from aaconv.training.recipes import load_recipe
 from aaconv.training.records import ENVIRONMENT
-from aaconv.training.run import LOCK, train
+from aaconv.training.run import train
 
 RESULT = "result.json"
 PATIENCE = 30.0  # seconds that a process whose main process was killed may take to save its run and end

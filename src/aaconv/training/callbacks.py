@@ -18,7 +18,6 @@ from aaconv.training.curves import plot_curves
 from aaconv.training.meter import Meter
 
 METRICS, CURVES = "metrics.csv", "curves.png"
-SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of a line
 DRAW_SECONDS = 60  # between pictures, at least
 LOG_STEPS = 50  # optimiser steps between values that go to loggers
 
@@ -64,7 +63,7 @@ class History(Callback):
         self.rows.append({**row, "seconds": self._seconds + now - self._began})
         self._seconds, self._began = 0.0, now
         self._log(trainer, metrics)
-        self._report(trainer.current_epoch + 1, trainer.max_epochs or 0)
+        self._report(trainer.current_epoch + 1, trainer.max_epochs or 0, task.SCORE)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self._seconds + time.perf_counter() - self._began}
@@ -83,14 +82,15 @@ class History(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
     @rank_zero_only
-    def _report(self, epoch: int, epochs: int) -> None:
+    def _report(self, epoch: int, epochs: int, score: str) -> None:
         write_whole(self.folder / METRICS, self._write)
         if epoch == epochs or time.monotonic() - self._drawn > DRAW_SECONDS:
-            figure = plot_curves({"run": self.rows})
+            figure = plot_curves({"run": self.rows}, score)
             write_whole(self.folder / CURVES, lambda beside: figure.savefig(beside, dpi=120, format="png"))
             self._drawn = time.monotonic()
         if self.title is not None:
-            values = ", ".join(f"{name} {self.rows[-1][name]:.3f}" for name in SHOWN)
+            shown = [f"{part}_{name}" for part in ("train", "val") for name in ("loss", score)]
+            values = ", ".join(f"{name} {self.rows[-1][name]:.3f}" for name in shown if name in self.rows[-1])
             print(f"{self.title} {epoch}/{epochs}: {values}", file=sys.stderr, flush=True)
 
     def _write(self, path: Path) -> None:
@@ -106,7 +106,7 @@ def history_of(trainer: Any) -> History:
 
 
 class Bar(Callback):
-    """One bar over the whole run: images a second, time left, loss and accuracy of the epoch so far."""
+    """One bar over the whole run: images a second, time left, loss and score of the epoch so far."""
 
     def __init__(self, title: str, images: int):
         self.title, self.images = title, images  # of an optimiser step
@@ -127,19 +127,20 @@ class Bar(Callback):
         self._bar.update(trainer.global_step * self.images - self._bar.n)
         if time.monotonic() - self._shown > 0.5:  # reading the sums waits for the device
             self._shown = time.monotonic()
-            self._show(task.meter)
+            self._show(task.meter, task.SCORE)
 
     def on_validation_start(self, *args: Any) -> None:
         self._bar.set_postfix_str("evaluating")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
         rows = history_of(trainer).rows
-        self._val = f", held out {rows[-1]['val_accuracy']:.1%}" if rows else ""
+        self._val = f", held out {rows[-1][f'val_{task.SCORE}']:.1%}" if rows else ""
 
     def teardown(self, *args: Any, **options: Any) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def _show(self, meter: Meter) -> None:
+    def _show(self, meter: Meter, score: str) -> None:
         means = meter.own_means()
-        self._bar.set_postfix_str(f"loss {means['loss']:.3f}, accuracy {means['accuracy']:.1%}{self._val}")
+        own = f" {means[score]:.1%}" if score in means else ""
+        self._bar.set_postfix_str(f"loss {means['loss']:.3f}, {score}{own}{self._val}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from aaconv._checks import expect_int, expect_number, expect_ratio
 
@@ -194,34 +194,32 @@ class MachineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A run.
+class RunConfig:
+    """What runs of every task have; ``data`` and ``augment`` are each task's own.
 
     Args:
         model: The network.
-        data: The images.
-        augment: What happens to training images.
         optimizer: The optimiser.
         schedule: How its learning rate moves.
         machine: Where and how it is computed.
         epochs: Passes over the training images.
         batch_size: Images of an optimiser step, over all devices and accumulated batches.
         accumulate: Batches whose gradients are added up for a step.
-        label_smoothing: Share of the target given to all classes alike.
         ema_decay: Of the moving average of weights that is evaluated and kept, 0 for none.
         seed: Of weights, order, augmentation and images held out.
     """
 
+    PREFIX: ClassVar[str] = ""  # of the names of the task's recipes
+
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    data: Any = None
+    augment: Any = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
     epochs: int = 20
     batch_size: int = 128
     accumulate: int = 1
-    label_smoothing: float = 0.0
     ema_decay: float = 0.0
     seed: int = 0
 
@@ -230,14 +228,41 @@ class Recipe:
             expect_int(name, getattr(self, name))
         if expect_int("seed", self.seed, minimum=0) >= 2**32:  # canvases multiply it
             raise ValueError(f"seed must be at most {2**32 - 1}, got {self.seed}")
-        expect_ratio("label_smoothing", self.label_smoothing, zero=True)
         expect_ratio("ema_decay", self.ema_decay, zero=True)
+
+    @property
+    def workers_matter(self) -> bool:
+        """Whether the number of reading processes decides which images make a batch."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(RunConfig):
+    """A run of classification.
+
+    Args:
+        data: The images.
+        augment: What happens to training images.
+        label_smoothing: Share of the target given to all classes alike.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_ratio("label_smoothing", self.label_smoothing, zero=True)
         if self.data.name in SMALL and self.augment.crop == "inception":
             raise ValueError(f"augment.crop must be none or pad for {self.data.name}, got inception (files, shards)")
         if self.data.name in SMALL and self.data.crop_pct != 1:
             raise ValueError(f"data.crop_pct must be 1 for {self.data.name}, got {self.data.crop_pct} (files, shards)")
         if self.data.name not in SMALL and self.augment.crop == "pad":
             raise ValueError(f"augment.crop must be inception or none for {self.data.name}, got pad")
+
+    @property
+    def workers_matter(self) -> bool:
+        return self.data.name == "shards"  # each worker reads shards of its own
 
 
 # What may differ when a run goes on: it does not change what is computed.
@@ -260,9 +285,9 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
 
 
-def changes(held: dict[str, Any], recipe: Recipe) -> list[str]:
+def changes(held: dict[str, Any], recipe: RunConfig) -> list[str]:
     """How ``recipe`` differs from a run's configuration ``held`` in what decides its outcome: "epochs 1 -> 2"."""
     before, now = dict(flat(held)), dict(flat(asdict(recipe)))
-    free = FREE if recipe.data.name == "shards" else (*FREE, "machine.workers")  # each worker reads shards of its own
+    free = FREE if recipe.workers_matter else (*FREE, "machine.workers")
     names = [name for name in {**now, **before} if name not in free and before.get(name) != now.get(name)]
     return [f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names]

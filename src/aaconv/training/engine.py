@@ -16,7 +16,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from aaconv.training.callbacks import Bar, History
-from aaconv.training.config import MachineConfig, Recipe
+from aaconv.training.config import MachineConfig, RunConfig
 from aaconv.training.keeping import Keeper, RandomStates, WholeFiles
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -30,7 +30,7 @@ LOGGERS = {
 }
 
 
-def build_trainer(recipe: Recipe, folder: Path, history: History, keeper: Keeper, bar: str | None) -> pl.Trainer:
+def build_trainer(recipe: RunConfig, folder: Path, history: History, keeper: Keeper, bar: str | None) -> pl.Trainer:
     """The trainer of a run; ``bar`` is the bar's title, None shows none.
 
     Raises:

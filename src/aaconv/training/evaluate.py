@@ -24,7 +24,7 @@ from aaconv.data.images import ImageReadError
 from aaconv.data.splits import Draw
 from aaconv.training.checkpoint import ModelCard, load_checkpoint
 from aaconv.training.loaders import Share, val_loader
-from aaconv.training.meter import Meter
+from aaconv.training.meter import ClassMeter
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def evaluate(
     model.to(device)
     images, classes, skipped = _images(data, card, path, on_broken)
     _expect_same_classes(card, classes, data)
-    meter = Meter()
+    meter = ClassMeter()
     with torch.inference_mode():
         for batch in tqdm(val_loader(images, batch_size, Share(), workers), desc="evaluating", disable=None):
             if not len(batch.labels):  # nothing but broken images

@@ -117,9 +117,9 @@ class Keeper(Checkpoint):
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
-        accuracy = history_of(trainer).rows[-1]["val_accuracy"]
-        if accuracy > self.best:
-            self.best = accuracy
+        score = history_of(trainer).rows[-1][f"val_{task.SCORE}"]
+        if score > self.best:
+            self.best = score
             self._check_weights(trainer, task)
             if trainer.is_global_zero:
                 save_checkpoint(self.folder / BEST, evaluated_model(trainer), self.card)

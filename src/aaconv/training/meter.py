@@ -5,24 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-NAMES = ("loss", "accuracy", "top5")
-
 
 class Meter:
-    """Mean loss, accuracy and top-5 accuracy of the images seen; ``totals`` is [loss, first, five, images]."""
+    """Means over the images seen of what ``NAMES`` names; ``totals`` is [one sum a name, images]."""
+
+    NAMES: tuple[str, ...]
 
     def __init__(self) -> None:
-        self.totals = torch.zeros(4, dtype=torch.float64)
+        self.totals = torch.zeros(len(self.NAMES) + 1, dtype=torch.float64)
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """A batch: its mean loss, logits [b, c] and class indices [b]."""
-        if self.totals.device != loss.device:
-            self.totals = self.totals.to(loss.device)
-        hits = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        count = len(labels)
-        sums = torch.stack([loss.detach().double() * count, hits[:, 0].sum().double(), hits.sum().double()])
-        self.totals[:3] += sums
-        self.totals[3] += count
+    def add_sums(self, sums: Tensor, count: int) -> None:
+        """Sums [names] over ``count`` images."""
+        if self.totals.device != sums.device:
+            self.totals = self.totals.to(sums.device)
+        self.totals[:-1] += sums
+        self.totals[-1] += count
 
     def summed(self) -> Tensor:
         """The totals of all devices together."""
@@ -33,18 +30,30 @@ class Meter:
 
     def means(self, prefix: str = "") -> dict[str, float]:
         """Each of ``NAMES`` over all images of all devices; nan before the first."""
-        return _means(self.summed(), prefix)
+        return self._means(self.summed(), prefix)
 
     def own_means(self) -> dict[str, float]:
         """The same of this device alone."""
-        return _means(self.totals, "")
+        return self._means(self.totals, "")
 
     def reset(self) -> None:
         """Forget everything."""
         self.totals = torch.zeros_like(self.totals)
 
+    def _means(self, totals: Tensor, prefix: str) -> dict[str, float]:
+        *sums, count = totals.tolist()
+        pairs = zip(self.NAMES, sums, strict=True)
+        return {f"{prefix}{name}": value / count if count else float("nan") for name, value in pairs}
 
-def _means(totals: Tensor, prefix: str) -> dict[str, float]:
-    *sums, count = totals.tolist()
-    pairs = zip(NAMES, sums, strict=True)
-    return {f"{prefix}{name}": value / count if count else float("nan") for name, value in pairs}
+
+class ClassMeter(Meter):
+    """Loss, accuracy and top-5 accuracy."""
+
+    NAMES = ("loss", "accuracy", "top5")
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """A batch: its mean loss, logits [b, c] and class indices [b]."""
+        hits = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        count = len(labels)
+        sums = [loss.detach().double() * count, hits[:, 0].sum().double(), hits.sum().double()]
+        self.add_sums(torch.stack(sums), count)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from aaconv.training.config import OptimizerConfig, Recipe, ScheduleConfig
+from aaconv.training.config import OptimizerConfig, RunConfig, ScheduleConfig
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -62,6 +62,6 @@ def rate_factor(config: ScheduleConfig, epochs: int, steps: int) -> Callable[[in
     return factor
 
 
-def build_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+def build_schedule(optimizer: Optimizer, recipe: RunConfig, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
     """The recipe's schedule, to be stepped after each of ``steps`` optimiser steps an epoch."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(recipe.schedule, recipe.epochs, steps))

@@ -9,15 +9,16 @@ from dataclasses import asdict, fields
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import yaml
 
 from aaconv._checks import expect_one_of
-from aaconv.training.config import Recipe, flat
+from aaconv.training.config import Recipe, RunConfig, flat
 
-_DEFAULT = Recipe()
+R = TypeVar("R", bound=RunConfig)
 _WORD = re.compile(r"\w+")
+DETECTORS = "detect_"  # the names of their recipes begin with this
 MAX_BYTES = 100_000  # of a recipe; YAML's aliases make small files large, so these are refused too
 
 
@@ -30,30 +31,39 @@ def list_recipes() -> dict[str, str]:
     return found
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+@overload
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe: ...
+@overload
+def load_recipe(source: str | Path, overrides: Sequence[str], kind: type[R]) -> R: ...
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: Any = Recipe) -> Any:
     """The run that ``source`` and the command line's ``overrides`` describe.
 
     Args:
         source: Name of a recipe of the package, or path of a YAML file.
         overrides: As on the command line: ["--model.name", "aa_resnet50", "--epochs=3"].
+        kind: What it describes; ``Recipe`` is a run of classification.
 
     Raises:
         FileNotFoundError: No such file.
         ValueError: No such recipe, a key that is misspelt or given twice, or a value of the wrong kind.
     """
-    values = read_yaml(locate(source))
-    _expect_values(values, f"recipe {source}")
+    path = locate(source)
+    if path.name.startswith(DETECTORS) != (kind.PREFIX == DETECTORS) and str(source) in list_recipes():
+        other = "aaconv train" if kind.PREFIX == DETECTORS else "aaconv detect train"
+        raise ValueError(f"recipe {source} is of another task; use '{other} {source}'")
+    values, usual = read_yaml(path), asdict(kind())
+    _expect_values(values, usual, f"recipe {source}")
     _expect_no_classes(values, f"recipe {source}")
     _expect_no_classes({item: None for text in overrides for item in _WORD.findall(text)}, "command line")
-    _expect_keys([item.partition("=")[0] for item in overrides if item.startswith("--")])
-    parsed = _parse(lambda parser: parser.parse_object(values), f"recipe {source}")
+    _expect_keys([item.partition("=")[0] for item in overrides if item.startswith("--")], usual)
+    parsed = _parse(kind, lambda parser: parser.parse_object(values), f"recipe {source}")
     # Overrides are a second step, so that an error tells which of the two is wrong.
-    parsed = _parse(lambda parser: parser.parse_args(list(overrides), namespace=parsed), "command line")
-    made = _parser().instantiate(parsed)
-    return Recipe(**{entry.name: made[entry.name] for entry in fields(Recipe)})
+    parsed = _parse(kind, lambda parser: parser.parse_args(list(overrides), namespace=parsed), "command line")
+    made = _parser(kind).instantiate(parsed)
+    return kind(**{entry.name: made[entry.name] for entry in fields(kind)})
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: RunConfig) -> str:
     """The whole configuration as YAML that ``load_recipe`` reads."""
     return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
 
@@ -124,12 +134,12 @@ def _expect_no_classes(value: Any, where: str) -> None:
         _expect_no_classes(item, where)
 
 
-def _expect_values(values: dict[str, Any], where: str) -> None:
+def _expect_values(values: dict[str, Any], usual: dict[str, Any], where: str) -> None:
     """Raise ValueError for keys of a file that no recipe has, groups that hold no keys, and keys without a value."""
     for name, value in values.items():
-        default = asdict(_DEFAULT).get(name)
+        default = usual.get(name)
         if default is None:
-            near = get_close_matches(name, asdict(_DEFAULT), n=1)
+            near = get_close_matches(name, usual, n=1)
             raise ValueError(f"{where}: no key {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if isinstance(default, dict) and not isinstance(value, dict):
             raise ValueError(f"{where}: {name} must hold keys and values, got {value!r}")
@@ -138,14 +148,14 @@ def _expect_values(values: dict[str, Any], where: str) -> None:
             if isinstance(default, dict)
             else {name: (value, default)}
         )
-        empty = [key for key, (item, usual) in given.items() if item is None and usual is not None]
+        empty = [key for key, (item, default) in given.items() if item is None and default is not None]
         if empty:
             raise ValueError(f"{where}: {empty[0]} must have a value, got none")
 
 
-def _expect_keys(names: Sequence[str]) -> None:
+def _expect_keys(names: Sequence[str], usual: dict[str, Any]) -> None:
     """Raise ValueError for options that are no keys of a recipe, hold other keys, or are given twice."""
-    known = [f"--{name}" for name, _ in flat(asdict(_DEFAULT))] + ["--model.options"]
+    known = [f"--{name}" for name, _ in flat(usual)] + ["--model.options"]
     for name, count in Counter(names).items():
         if count > 1:
             raise ValueError(f"{name} is given twice; give it once")
@@ -158,28 +168,28 @@ def _expect_keys(names: Sequence[str]) -> None:
         raise ValueError(f"no key {name} of a recipe takes a value; try {near[0]}, 'aaconv recipes --keys' shows all")
 
 
-def _parser() -> Any:
+def _parser(kind: type[RunConfig]) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="aaconv train", exit_on_error=False, allow_abbrev=False)
-    parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(kind)
     return parser
 
 
-def _parse(parse: Any, where: str) -> Any:
+def _parse(kind: type[RunConfig], parse: Any, where: str) -> Any:
     """A parser's result, its errors as ValueError with the place in front."""
     from argparse import ArgumentError
 
     try:
-        return parse(_parser())
+        return parse(_parser(kind))
     except (ArgumentError, TypeError, KeyError) as error:
         text = getattr(error, "message", None) or str(error)
         raise ValueError(f"{where}: {' '.join(text.split())}") from error
 
 
-def describe_keys() -> str:
+def describe_keys(kind: type[RunConfig] = Recipe) -> str:
     """Every key of a recipe with its default and meaning."""
-    return _parser().format_help().partition("\n\n")[2]
+    return _parser(kind).format_help().partition("\n\n")[2]
 
 
 def _plain(value: Any) -> Any:

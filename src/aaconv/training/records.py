@@ -17,14 +17,15 @@ import torch
 from aaconv import __version__
 from aaconv._files import write_text
 from aaconv.training.checkpoint import ModelCard
-from aaconv.training.config import Recipe, changes
+from aaconv.training.config import RunConfig, changes
 from aaconv.training.recipes import dump_recipe, read_yaml
+from aaconv.training.task import Task
 
 CONFIG, ENVIRONMENT, CARD = "recipe.yaml", "environment.json", "README.md"
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "numpy", "numba", "triton", "pillow", "scikit-learn")
 
 
-def claim(folder: Path, recipe: Recipe, fingerprint: str, world: int, *, anyway: bool) -> None:
+def claim(folder: Path, recipe: RunConfig, fingerprint: str, world: int, *, anyway: bool) -> None:
     """Write configuration and environment into a new folder; of one that holds a run, check that it is this run.
 
     Raises:
@@ -65,25 +66,30 @@ def environment() -> dict[str, Any]:
 
 
 def write_card(
-    folder: Path, recipe: Recipe, card: ModelCard, history: list[dict[str, float]], facts: dict[str, Any]
+    folder: Path,
+    recipe: RunConfig,
+    card: ModelCard,
+    history: list[dict[str, float]],
+    facts: dict[str, Any],
+    task: Task | type[Task],
 ) -> None:
     """The run's README.md, out of what was measured.
 
-    ``facts``: train and val images, skipped files, parameters, gflops, devices.
+    ``facts``: train and val images, skipped files, parameters, gflops.
     """
     record = _read(folder / ENVIRONMENT)
-    last, best = history[-1], max(history, key=lambda row: row["val_accuracy"])
+    last, best = history[-1], max(history, key=lambda row: row[f"val_{task.SCORE}"])
     hardware = ", ".join(dict.fromkeys(record["gpus"])) or f"{record['processor']}, {record['threads']} threads"
     skipped = f"; {facts['skipped']} unreadable ones left out" if facts["skipped"] else ""
     lines = [
-        f"# {card.model} on {recipe.data.name}",
+        f"# {card.model} on {card.data}",
         "",
         f"Trained with aaconv {record['aaconv']}; every figure was measured in this run (seed {recipe.seed}).",
         "",
-        "| | evaluation accuracy | top-5 | loss | epoch |",
-        "|---|---|---|---|---|",
+        f"| | {' | '.join(task.COLUMNS)} | epoch |",
+        f"|---|{'---|' * len(task.COLUMNS)}---|",
         *(
-            f"| {name} | {row['val_accuracy']:.2%} | {row['val_top5']:.2%} | {row['val_loss']:.4f} "
+            f"| {name} | {' | '.join(format(row[key], form) for key, form in task.COLUMNS.values())} "
             f"| {row['epoch']:.0f} |"
             for name, row in (("`model.safetensors`, last epoch", last), ("`best.safetensors`", best))
         ),

@@ -1,4 +1,4 @@
-"""Classification as a Lightning module."""
+"""What is trained, as Lightning modules: what all tasks share, and classification."""
 
 from __future__ import annotations
 
@@ -12,13 +12,37 @@ from torch.nn import functional as F
 from aaconv.data.augmentation import Mixer, crop_and_flip
 from aaconv.data.splits import Draw
 from aaconv.training.checkpoint import ModelCard
-from aaconv.training.config import SMALL, Recipe
+from aaconv.training.config import SMALL, Recipe, RunConfig
 from aaconv.training.loaders import Batch
-from aaconv.training.meter import Meter
+from aaconv.training.meter import ClassMeter
 from aaconv.training.optimization import build_optimizer, build_schedule
 
 
-class ClassificationTask(pl.LightningModule):
+class Task(pl.LightningModule):
+    """A network in training. A task has its own steps, and says by what its networks are judged.
+
+    Args:
+        model: What is trained.
+        recipe: The run.
+        steps: Optimiser steps of an epoch.
+    """
+
+    SCORE: str  # the metric that the best network has the most of
+    COLUMNS: dict[str, tuple[str, str]]  # of the run's page: metric and format by header
+    meter: Any  # of training, with the manners of Meter
+    val_meter: Any  # of evaluation: means(prefix) and reset()
+
+    def __init__(self, model: nn.Module, recipe: RunConfig, steps: int):
+        super().__init__()
+        self.model, self.recipe, self.steps = model, recipe, steps
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.recipe.optimizer, self.recipe.batch_size)
+        schedule = build_schedule(optimizer, self.recipe, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class ClassificationTask(Task):
     """Cross-entropy of a recipe's network on augmented batches.
 
     Args:
@@ -28,15 +52,22 @@ class ClassificationTask(pl.LightningModule):
         steps: Optimiser steps of an epoch.
     """
 
+    SCORE = "accuracy"
+    COLUMNS = {  # noqa: RUF012
+        "evaluation accuracy": ("val_accuracy", ".2%"),
+        "top-5": ("val_top5", ".2%"),
+        "loss": ("val_loss", ".4f"),
+    }
+    recipe: Recipe
+
     def __init__(self, model: nn.Module, card: ModelCard, recipe: Recipe, steps: int):
-        super().__init__()
-        self.model = model
-        self.card, self.recipe, self.steps = card, recipe, steps
+        super().__init__(model, recipe, steps)
+        self.card = card
         augment = recipe.augment
         self.padding = augment.padding if augment.crop == "pad" else 0
         self.flip = augment.flip and recipe.data.name in SMALL  # files are mirrored when they are read
         self.mixer = Mixer(len(card.classes), mixup=augment.mixup, cutmix=augment.cutmix)
-        self.meter, self.val_meter = Meter(), Meter()
+        self.meter, self.val_meter = ClassMeter(), ClassMeter()
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [b, C, H, W] -> logits [b, c]."""
@@ -59,11 +90,6 @@ class ClassificationTask(pl.LightningModule):
         images, labels, _ = batch
         logits = self(images)
         self.val_meter.add(F.cross_entropy(logits, labels), logits, labels)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.recipe.optimizer, self.recipe.batch_size)
-        schedule = build_schedule(optimizer, self.recipe, self.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _logits(self, images: Tensor) -> Tensor:
         inner = torch.channels_last if self.recipe.machine.channels_last else torch.contiguous_format
