@@ -114,7 +114,7 @@ def test_a_file_that_is_gone(root):
 def test_nothing_readable_comes_to_an_end(root):
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.warns(RuntimeWarning), pytest.raises(ImageReadError, match=r"none of the 12 images under .* can be"):
+    with pytest.warns(RuntimeWarning), pytest.raises(ImageReadError, match=r"none of the 12 images can be"):
         all_of(root, "skip").read([3], None)
 
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aaconv._checks import expect_int, expect_one_of, expect_ratio
-from aaconv.data.images import ImageReadError, decode
+from aaconv.data.images import ImageReadError, decode, printable
 from aaconv.data.listing import Files, Parts, expect_all_classes, list_parts, refuse, survey
 from aaconv.data.splits import Draw, ImageData
 from aaconv.data.views import View
 
+T = TypeVar("T")
 # Of ImageNet's photographs; measuring them would mean to decode everything first.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -39,6 +41,30 @@ class Names(Sequence[str]):
 
     def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
         return os.fsdecode(self.content[self.ends[index] : self.ends[index + 1]])
+
+
+class LeftOut:
+    """Lets the next image stand in for one that cannot be read, and warns of each once."""
+
+    def __init__(self) -> None:
+        self.warned: set[str] = set()
+
+    def first_readable(self, index: int, names: Sequence[str], read: Callable[[int], T]) -> T:
+        """What ``read`` gives for the first number from ``index`` on, around the end of ``names``.
+
+        Raises:
+            ImageReadError: None can be read.
+        """
+        for place in range(index, index + len(names)):
+            number = place % len(names)
+            try:
+                return read(number)
+            except (ImageReadError, OSError) as error:
+                if names[number] not in self.warned:
+                    self.warned.add(names[number])
+                    text = f"left out, the next image takes its place: {error}"
+                    warnings.warn(text, RuntimeWarning, stacklevel=2)
+        raise ImageReadError(f"none of the {len(names)} images can be read, the first is {printable(names[0])}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +84,7 @@ class ImageFiles:
     labels: Tensor
     view: View
     on_broken: str = "fail"
-    warned: set[str] = field(default_factory=set, compare=False)
+    left_out: LeftOut = field(default_factory=LeftOut, compare=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,21 +110,12 @@ class ImageFiles:
 
     def _read(self, index: int, draw: Draw | None) -> tuple[Tensor, int]:
         """An image, or the next one that can be read; and which it is."""
-        for place in range(index, index + len(self)):
-            number = place % len(self)
-            view = partial(self.view, generator=None if draw is None else draw.generator(index))
-            try:
-                return decode(self.root / self.names[number], view), number
-            except (ImageReadError, OSError) as error:
-                if self.on_broken == "fail":
-                    raise
-                self._warn(self.names[number], error)
-        raise ImageReadError(f"none of the {len(self)} images under {self.root} can be read")
 
-    def _warn(self, name: str, error: Exception) -> None:
-        if name not in self.warned:
-            self.warned.add(name)
-            warnings.warn(f"left out, the next image takes its place: {error}", RuntimeWarning, stacklevel=2)
+        def read(number: int) -> tuple[Tensor, int]:
+            view = partial(self.view, generator=None if draw is None else draw.generator(index))
+            return decode(self.root / self.names[number], view), number
+
+        return read(index) if self.on_broken == "fail" else self.left_out.first_readable(index, self.names, read)
 
 
 def _size(path: Path) -> int | None:

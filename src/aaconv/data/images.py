@@ -10,12 +10,14 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+Made = TypeVar("Made")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 64_000_000  # a decoded file above this is refused; Pillow alone would only warn
 BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow raises for broken files
@@ -36,7 +38,7 @@ def read_image(path: str | Path, channels: int, edge: int, crop_pct: float = 1.0
     return decode(path, lambda image: fit_image(image, channels, edge, crop_pct))
 
 
-def decode(path: str | Path, make: Callable[[Image.Image], Tensor], content: bytes | None = None) -> Tensor:
+def decode(path: str | Path, make: Callable[[Image.Image], Made], content: bytes | None = None) -> Made:
     """What ``make`` makes of the image that ``open_image`` opens; same errors as ``read_image``."""
     with open_image(path, content) as image:
         try:
@@ -59,9 +61,12 @@ def resized(image: Image.Image, edge: int, box: tuple[float, float, float, float
     return torch.from_numpy(pixels.reshape(edge, edge, -1)).permute(2, 0, 1).contiguous()
 
 
-def upright(image: Image.Image, channels: int) -> Image.Image:
-    """The image as the camera was held, grey or in colour: transparency laid on white, 16-bit grey scaled to 8."""
-    turned = ImageOps.exif_transpose(image)  # first: new images know nothing of the camera
+def upright(image: Image.Image, channels: int, *, turn: bool = True) -> Image.Image:
+    """The image as the camera was held, grey or in colour: transparency laid on white, 16-bit grey scaled to 8.
+
+    Without ``turn`` its pixels stay where the file has them, however the camera was held.
+    """
+    turned = ImageOps.exif_transpose(image) if turn else image  # first: new images know nothing of the camera
     return _to_eight_bit(turned).convert("L" if channels == 1 else "RGB")
 
 
