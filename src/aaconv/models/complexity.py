@@ -36,7 +36,8 @@ def measure_complexity(
     """Count on the meta device, where nothing is computed.
 
     Args:
-        model: Any network; attention layers are counted as one operation each, whichever implementation they choose.
+        model: Any network; attention layers are counted as one operation each, whichever implementation they choose. Of
+            a detector of ours, what comes before boxes are chosen is counted.
         in_chans: Image channels.
         image_size: Pixels of an edge, or (height, width).
         convention: "full" counts two for each multiply-accumulate, the position terms too; "paper" counts attention's
@@ -44,5 +45,17 @@ def measure_complexity(
     """
     height, width = expect_pair("image_size", image_size)
     formulas = CONVENTIONS[expect_one_of("convention", convention, CONVENTIONS)]
-    flops = count_flops(model, (1, in_chans, height, width), formulas)
+    counted = _Dense(model) if hasattr(model, "dense") else model
+    flops = count_flops(counted, (1, in_chans, height, width), formulas)
     return Complexity(sum(p.numel() for p in model.parameters()), flops)
+
+
+class _Dense(nn.Module):
+    """A detector without the choice of boxes, which depends on what is in the image."""
+
+    def __init__(self, detector: Any):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.detector.dense(images)

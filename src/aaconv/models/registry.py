@@ -20,7 +20,8 @@ def create_model(name: str, *, num_classes: int | None = None, in_chans: int = 3
 
     Args:
         name: One of ``list_models()``.
-        num_classes: Logits; None takes what the network was made for, 100 for CIFAR's and 1000 for others.
+        num_classes: Logits; None takes what the network was made for, 100 for CIFAR's, 91 for detectors and 1000 for
+            others.
         in_chans: Image channels.
         changes: Cells of the row to override, such as ``position="sine"`` or ``img_size=64``, and what timm's networks
             take: ``drop_path_rate``, ``global_pool``, ``features_only``, ...
@@ -35,7 +36,8 @@ def create_model(name: str, *, num_classes: int | None = None, in_chans: int = 3
     if num_classes is not None:
         expect_int("num_classes", num_classes, minimum=0)
     options = {**changes, "in_chans": in_chans} | ({} if num_classes is None else {"num_classes": num_classes})
-    return (_timm_networks().get(name) or partial(SmallResNet, SPECS[name]))(**options)
+    built = {**_timm_networks(), **_detectors()}
+    return (built.get(name) or partial(SmallResNet, SPECS[name]))(**options)
 
 
 def check_model_name(name: str) -> None:
@@ -49,7 +51,22 @@ def check_model_name(name: str) -> None:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of all networks that match a shell pattern, sorted; without timm the small ones alone."""
-    return sorted(name for name in {*SPECS, *_timm_networks()} if fnmatchcase(name, pattern))
+    return sorted(name for name in {*SPECS, *_timm_networks(), *_detectors()} if fnmatchcase(name, pattern))
+
+
+def is_detector(name: str) -> bool:
+    """Whether the network ``name`` finds boxes; else it is a classifier."""
+    return name in _detectors()
+
+
+@cache
+def _detectors() -> dict[str, Callable[..., nn.Module]]:
+    """Functions that build the detectors, which are torchvision's around bodies of timm's."""
+    if not _timm_networks() or find_spec("torchvision") is None:
+        return {}
+    from aaconv.models import retinanet
+
+    return retinanet.DETECTORS
 
 
 @cache

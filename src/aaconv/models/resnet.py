@@ -20,7 +20,7 @@ from aaconv.models.placement import How, Shares, augment_convolution, position_t
 BLOCKS: dict[str, Any] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 TARGETS = {"basic": "conv1", "bottleneck": "conv2"}  # the convolution of a block that is augmented
 # What blocks may end with. Gather-excite in its parameter-free form, the one that the paper's counts fit.
-CHANNEL_ATTENTION = {"cbam": CbamModule, "ge": partial(GatherExcite, use_mlp=False)}
+CHANNEL_ATTENTION = {"se": "se", "cbam": CbamModule, "ge": partial(GatherExcite, use_mlp=False)}
 STAGES = (("layer2", 8, 2), ("layer3", 16, 1), ("layer4", 32, 1))  # augmented stages: name, reduction, pool
 
 
@@ -29,6 +29,7 @@ class Spec:
     """One network."""
 
     layers: tuple[int, ...]  # blocks in each stage
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # channels of each stage; a bottleneck ends with four times as many
     block: str = "bottleneck"
     shares: Shares | None = None  # of the augmented convolutions; None augments nothing
     channel_attention: str | None = None  # what each block ends with
@@ -79,7 +80,8 @@ class AugmentedResNet(ResNet):
     ):
         how = How.checked(position, impl, img_size)
         block_args = {"attn_layer": CHANNEL_ATTENTION[spec.channel_attention]} if spec.channel_attention else {}
-        super().__init__(BLOCKS[spec.block], spec.layers, block_args=block_args, **options)
+        wide = {"channels": spec.widths, "stem_width": spec.widths[0]}
+        super().__init__(BLOCKS[spec.block], spec.layers, block_args=block_args, **{**wide, **options})
         self.spec = spec
         if spec.shares is not None:
             for stage, reduction, pool in STAGES:
