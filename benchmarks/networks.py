@@ -19,12 +19,14 @@ from torch.nn import functional as F
 
 from aaconv import create_model
 from aaconv._files import write_text
+from aaconv.models.retinanet import Detector
 
 PAIRS = [  # augmented, plain, batch, edge of the images
     ("aa_resnet50", "resnet50", 8, 224),
     ("aa_resnet50_r100", "resnet50", 8, 224),
     ("aa_wrn28_10", "wrn28_10", 16, 32),
     ("aa_wrn28_10_first", "wrn28_10", 16, 32),
+    ("aa_retinanet_resnet50_fpn", "retinanet_resnet50_fpn", 1, 640),  # two in training
 ]
 Shape = tuple[int, ...]  # B, C, H, W of the images
 
@@ -33,8 +35,8 @@ def main() -> int:
     options = _options()
     rows = []
     for augmented, plain, batch, edge in options.pair or PAIRS:
-        shape = (batch, 3, edge, edge)
         for mode in MODES:
+            shape = (max(batch, LEAST[mode]), 3, edge, edge)
             times = measure({name: build(name) for name in (augmented, plain)}, mode, shape, options.repeats)
             rows.append({"mode": mode, "shape": shape, "unit": "ms", **ratio(augmented, plain, times)})
             print(say(rows[-1]), flush=True)
@@ -75,12 +77,19 @@ def infer(model: nn.Module, images: Tensor) -> None:
 
 
 def step(model: nn.Module, images: Tensor) -> None:
-    loss = F.cross_entropy(model.train()(images), torch.zeros(len(images), dtype=torch.long))
+    if isinstance(model.train(), Detector):
+        edge = images.shape[-1]
+        boxes = torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.4, 0.4, 0.9, 0.8]]) * edge
+        losses = model(images, [{"boxes": boxes, "labels": torch.tensor([0, 1])}] * len(images))
+        loss = losses["classification"] + losses["bbox_regression"]
+    else:
+        loss = F.cross_entropy(model(images), torch.zeros(len(images), dtype=torch.long))
     loss.backward()
     model.zero_grad()
 
 
 MODES = {"inference": infer, "training": step}
+LEAST = {"inference": 1, "training": 2}  # images; batch norm wants two
 
 
 def measure(models: dict[str, nn.Module], mode: str, shape: Shape, repeats: int) -> dict[str, float]:
@@ -97,8 +106,12 @@ def measure(models: dict[str, nn.Module], mode: str, shape: Shape, repeats: int)
 
 
 def run_once(name: str, mode: str, shape: Shape) -> None:
-    """One call, for ``peak_memory``; batch norm wants two images at least."""
-    MODES[mode](build(name), torch.randn(max(2, shape[0]), 3, *shape[2:]))
+    """One call, for ``peak_memory``."""
+    model, images = build(name), torch.randn(max(LEAST[mode], shape[0]), 3, *shape[2:])
+    if isinstance(model, Detector) and shape[-1] < model.transform.max_size:
+        model.dense(images)  # a detector would enlarge small images
+    else:
+        MODES[mode](model, images)
 
 
 def ratio(augmented: str, plain: str, values: dict[str, float]) -> dict[str, Any]:

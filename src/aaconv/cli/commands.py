@@ -1,67 +1,14 @@
-"""The command line: parses, calls, prints. Nothing heavy is imported before a command is known to be well-formed."""
+"""The commands: options of each, and what it calls."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from aaconv import __version__
-from aaconv._errors import Failed, Stopped
-
-USAGE, INTERRUPTED, FAILED = 2, 130, 1
 Command = Callable[[argparse.Namespace], None]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 1 the work failed, 2 bad input (one line says what), 130 interrupted."""
-    parser = _parser()
-    options, overrides = parser.parse_known_args(arguments)
-    options.overrides = overrides
-    if overrides and not options.takes_overrides:
-        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-    try:
-        options.command(options)
-    except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("aaconv"):
-            raise
-        return _say(f"this command needs the package {error.name!r}: pip install 'aaconv[all]'", USAGE)
-    except Stopped as error:
-        return _say(str(error), INTERRUPTED)
-    except (Failed, FloatingPointError, ValueError, TypeError, OSError) as error:
-        if options.debug:
-            raise
-        return _say(str(error), FAILED if isinstance(error, (Failed, FloatingPointError)) else USAGE)
-    return 0
-
-
-def _say(message: str, code: int) -> int:
-    print(f"aaconv: {' '.join(message.split())}", file=sys.stderr)
-    return code
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line; the usage is a --help away."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(_say(f"{message}; see '{self.prog} --help'", USAGE))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="aaconv", description="Attention-augmented convolution (Bello et al. 2019) for PyTorch.")
-    parser.add_argument("--version", action="version", version=f"aaconv {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for name, (add_options, command, text) in _COMMANDS.items():
-        formatter = argparse.ArgumentDefaultsHelpFormatter
-        sub = commands.add_parser(name, help=text, description=text, formatter_class=formatter, allow_abbrev=False)
-        add_options(sub)
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(command=command, takes_overrides=command is _train)
-    return parser
+Commands = dict[str, tuple[Callable[[argparse.ArgumentParser], Any], Command, str]]
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +24,9 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"report: {report}")
 
 
-def _train_options(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "aaconv train RECIPE [--key value ...] [--out FOLDER] [--dry-run] [--print-config]"
+def train_options(parser: argparse.ArgumentParser) -> None:
+    """Of training, whatever the task."""
+    parser.usage = f"{parser.prog} RECIPE [--key value ...] [--out FOLDER] [--dry-run] [--print-config]"
     parser.add_argument(
         "recipe", metavar="RECIPE", help="a name that 'aaconv recipes' lists, or a YAML file; comes first"
     )
@@ -113,14 +61,17 @@ def _train(options: argparse.Namespace) -> None:
 
 def _recipes_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="RECIPE", help="print this one")
-    parser.add_argument("--keys", action="store_true", help="print every key of a recipe with its meaning")
+    parser.add_argument("--keys", action="store_true", help="print every key of a recipe of its task with its meaning")
 
 
 def _recipes(options: argparse.Namespace) -> None:
-    from aaconv.training.recipes import describe_keys, list_recipes, locate
+    from aaconv.training.recipes import DETECTORS, describe_keys, list_recipes, locate
 
     if options.keys:
-        print(describe_keys())
+        from aaconv.detection.config import DetectionRecipe
+        from aaconv.training.config import Recipe
+
+        print(describe_keys(DetectionRecipe if (options.name or "").startswith(DETECTORS) else Recipe))
         return
     if options.name:
         print(locate(options.name).read_text(encoding="utf-8"), end="")
@@ -274,9 +225,9 @@ def _print_or_write(text: str, path: str | None) -> None:
         write_text(Path(path), text)
 
 
-_COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], Any], Command, str]] = {
+COMMANDS: Commands = {
     "demo": (_demo_options, _demo, "Train with and without attention on the embedded digits and write a report."),
-    "train": (_train_options, _train, "Train a network as a recipe says; the same command goes on after a stop."),
+    "train": (train_options, _train, "Train a network as a recipe says; the same command goes on after a stop."),
     "recipes": (_recipes_options, _recipes, "List the recipes, or print one."),
     "eval": (_eval_options, _eval, "Measure a checkpoint on labelled images."),
     "data": (_data_options, _data, "Fetch a data set."),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aaconv import __version__
 from aaconv._files import write_whole
-from aaconv.models import create_model
+from aaconv.models import create_model, is_detector
 
 KEY = "aaconv"  # of our entry in the file's metadata
 
@@ -33,6 +33,7 @@ class ModelCard:
     options: dict[str, Any] = field(default_factory=dict)  # of the network: position, drop_path_rate, ...
     crop_pct: float = 1.0  # of the resized image's edge, cut out of its middle for evaluation
     data: str = ""  # the training images: a data set's name, or "folder"
+    category_ids: tuple[int, ...] = ()  # of a detector's classes in COCO's files
 
     def build(self) -> nn.Module:
         """The network, freshly initialised."""
@@ -53,12 +54,36 @@ def save_checkpoint(path: str | Path, model: nn.Module, card: ModelCard) -> None
     write_whole(path, lambda beside: beside.write_bytes(save(weights, metadata)))
 
 
-def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelCard]:
+def load_checkpoint(path: str | Path, *, detector: bool = False) -> tuple[nn.Module, ModelCard]:
     """The network of a file by ``save_checkpoint``, in evaluation mode, and its card.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a checkpoint of ours, damaged, with missing, unknown or misshapen weights, or not finite.
+        ValueError: Not a checkpoint of ours, or not of a classifier (or a ``detector``); damaged, with missing, unknown
+            or misshapen weights, or not finite.
+    """
+    weights, entry = read_weights(path)
+    if entry is None:
+        raise ValueError(f"{path} holds weights but no description of their network; make it with 'aaconv train'")
+    card = _read_card(path, entry)
+    if is_detector(card.model) != detector:
+        found, needed = ("a classifier", "a detector") if detector else ("a detector", "a classifier")
+        use = "without" if detector else "with"
+        raise ValueError(f"{path} is {found}'s ({card.model}), {needed}'s is needed; {use} 'detect' in front it works")
+    model = card.build()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its network {card.model}: {' '.join(str(error).split())}") from error
+    return model.eval(), card
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors by name and our description, if there is one, of a safetensors file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: No safetensors file, damaged, or with weights that are not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint file {path}")
@@ -68,18 +93,10 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelCard]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no safetensors checkpoint: {error}") from error
-    if entry is None:
-        raise ValueError(f"{path} holds weights but no description of their network; make it with 'aaconv train'")
-    card = _read_card(path, entry)
     bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise ValueError(f"{path} holds weights that are not finite: {', '.join(bad[:3])}")
-    model = card.build()
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its network {card.model}: {' '.join(str(error).split())}") from error
-    return model.eval(), card
+    return weights, entry
 
 
 def _read_card(path: str | Path, entry: str) -> ModelCard:

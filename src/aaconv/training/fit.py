@@ -105,7 +105,7 @@ def _fit(job: Job[Any], folder: Path, title: str | None, anyway: bool) -> Traine
     keeper = Keeper(folder, card, recipe.machine.save_steps, recipe.machine.save_minutes)
     trainer = build_trainer(recipe, folder, history, keeper, title if shown else None)
     plan = Plan(job.count, recipe.batch_size, recipe.accumulate, trainer.world_size)
-    if _is_first():
+    if is_first():
         claim(folder, recipe, job.fingerprint(), trainer.world_size, anyway=anyway)
     torch.manual_seed(recipe.seed)
     task = job.task(_prepare(job.build(), recipe), plan.steps)
@@ -147,7 +147,7 @@ class EpochData(pl.LightningDataModule):
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder, so that two runs do not write into it; the system lets go of it when the process ends."""
-    if not _is_first():
+    if not is_first():
         yield
         return
     try:
@@ -170,7 +170,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this is the process that writes, known before the trainer is."""
     return getattr(rank_zero_only, "rank", 0) == 0
 

@@ -126,11 +126,10 @@ class EpochStream(IterableDataset[Batch]):
             start=done * self.plan.local,
         )
         for _ in range(left):
-            images, labels = zip(*(next(samples) for _ in range(self.plan.local)), strict=True)
-            yield Batch(torch.stack(images), torch.tensor(labels), torch.zeros(self.plan.local, NOISE))
+            yield _stack([next(samples) for _ in range(self.plan.local)], NOISE)
 
 
-class EpochLoader(DataLoader[Batch]):
+class EpochLoader(DataLoader[Any]):
     """Gives the batches from ``start`` on, and says how many the whole epoch has, as the engine counts them."""
 
     def __init__(self, *args: Any, batches: int, **options: Any):
@@ -145,13 +144,18 @@ def train_loader(
     images: Images | ShardStream, plan: Plan, draw: Draw, share: Share, *, start: int, workers: int, magnitude: int
 ) -> EpochLoader:
     """An epoch's batches on this device, from batch ``start`` on."""
-    options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
     if isinstance(images, ShardStream):
         stream = EpochStream(images, plan, draw, share, start, workers)
-        return EpochLoader(stream, batch_size=None, batches=plan.batches, **options)
+        pinned = torch.cuda.is_available()
+        return EpochLoader(stream, batch_size=None, batches=plan.batches, num_workers=workers, pin_memory=pinned)
     order = EpochOrder(plan, draw, share, start)
-    chosen = EpochImages(images, draw, magnitude)
-    return EpochLoader(chosen, batch_sampler=order, collate_fn=_as_is, batches=plan.batches, **options)
+    return ordered_loader(EpochImages(images, draw, magnitude), order, workers)
+
+
+def ordered_loader(images: Dataset[Any], order: EpochOrder, workers: int) -> EpochLoader:
+    """The batches of ``order``, as ``images.__getitems__`` makes them."""
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
+    return EpochLoader(images, batch_sampler=order, collate_fn=as_is, batches=order.plan.batches, **options)
 
 
 def val_loader(images: Images | ShardStream, size: int, share: Share, workers: int) -> DataLoader[Batch]:
@@ -161,7 +165,7 @@ def val_loader(images: Images | ShardStream, size: int, share: Share, workers: i
     mine = range(share.rank, len(images), share.world)
     batches = [list(mine[i : i + size]) for i in range(0, len(mine), size)]
     chosen = EpochImages(images, None)
-    return DataLoader(chosen, batch_sampler=batches, collate_fn=_as_is, num_workers=workers)
+    return DataLoader(chosen, batch_sampler=batches, collate_fn=as_is, num_workers=workers)
 
 
 class OnceStream(IterableDataset[Batch]):
@@ -184,11 +188,11 @@ class OnceStream(IterableDataset[Batch]):
             yield _stack(held)
 
 
-def _stack(samples: list[tuple[Tensor, int]]) -> Batch:
+def _stack(samples: list[tuple[Tensor, int]], noise: int = 0) -> Batch:
     images, labels = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.zeros(len(images), 0))
+    return Batch(torch.stack(images), torch.tensor(labels), torch.zeros(len(images), noise))
 
 
-def _as_is(batch: Any) -> Any:
+def as_is(batch: Any) -> Any:
     """The batch is made already."""
     return batch

@@ -22,11 +22,11 @@ DETECTORS = "detect_"  # the names of their recipes begin with this
 MAX_BYTES = 100_000  # of a recipe; YAML's aliases make small files large, so these are refused too
 
 
-def list_recipes() -> dict[str, str]:
-    """Names of the recipes that come with the package, each with the first line of its header."""
+def list_recipes(kind: type[RunConfig] | None = None) -> dict[str, str]:
+    """Names of the recipes that come with the package, or of those of one task, each with its header's first line."""
     found = {}
     for file in sorted(files("aaconv.recipes").iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".yaml"):
+        if file.name.endswith(".yaml") and (kind is None or _is_of(kind, file.name)):
             found[file.name.removesuffix(".yaml")] = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
     return found
 
@@ -48,7 +48,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: Any = R
         ValueError: No such recipe, a key that is misspelt or given twice, or a value of the wrong kind.
     """
     path = locate(source)
-    if path.name.startswith(DETECTORS) != (kind.PREFIX == DETECTORS) and str(source) in list_recipes():
+    if str(source) in list_recipes() and not _is_of(kind, path.name):
         other = "aaconv train" if kind.PREFIX == DETECTORS else "aaconv detect train"
         raise ValueError(f"recipe {source} is of another task; use '{other} {source}'")
     values, usual = read_yaml(path), asdict(kind())
@@ -61,6 +61,11 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: Any = R
     parsed = _parse(kind, lambda parser: parser.parse_args(list(overrides), namespace=parsed), "command line")
     made = _parser(kind).instantiate(parsed)
     return kind(**{entry.name: made[entry.name] for entry in fields(kind)})
+
+
+def _is_of(kind: type[RunConfig], name: str) -> bool:
+    """Whether a recipe of the package is of the task."""
+    return name.startswith(DETECTORS) == (kind.PREFIX == DETECTORS)
 
 
 def dump_recipe(recipe: RunConfig) -> str:

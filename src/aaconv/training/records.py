@@ -75,7 +75,7 @@ def write_card(
 ) -> None:
     """The run's README.md, out of what was measured.
 
-    ``facts``: train and val images, skipped files, parameters, gflops.
+    ``facts``: train and val images, skipped files, parameters, gflops, and notes about the images.
     """
     record = _read(folder / ENVIRONMENT)
     last, best = history[-1], max(history, key=lambda row: row[f"val_{task.SCORE}"])
@@ -99,7 +99,7 @@ def write_card(
         f"* Network: `{card.model}`, options {json.dumps(card.options)}; {facts['parameters']:,} parameters, "
         f"{facts['gflops']:.4f} GFLOPs an image of {card.edge}x{card.edge} pixels.",
         f"* Images: {facts['train']:,} for training, {facts['val']} for evaluation, {len(card.classes)} "
-        f"classes{skipped}; fingerprint `{record['data']}`.",
+        f"classes{skipped}{facts.get('notes', '')}; fingerprint `{record['data']}`.",
         f"* {recipe.epochs} epochs, {last['step']:.0f} optimiser steps of {recipe.batch_size} images, "
         f"{sum(row['seconds'] for row in history):.0f} s on {record['devices']} x {hardware}.",
         f"* {' '.join(f'{name} {number}' for name, number in record['packages'].items())}, Python {record['python']}.",

@@ -1,0 +1,71 @@
+"""The command line: parses, calls, prints. Nothing heavy is imported before a command is known to be well-formed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from aaconv import __version__
+from aaconv._errors import Failed, Stopped
+from aaconv.cli.commands import COMMANDS, Commands
+from aaconv.cli.detect import DETECT
+
+USAGE, INTERRUPTED, FAILED = 2, 130, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 1 the work failed, 2 bad input (one line says what), 130 interrupted."""
+    parser = _parser()
+    options, overrides = parser.parse_known_args(arguments)
+    options.overrides = overrides
+    if overrides and not options.takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    try:
+        options.command(options)
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("aaconv"):
+            raise
+        return _say(f"this command needs the package {error.name!r}: pip install 'aaconv[all]'", USAGE)
+    except Stopped as error:
+        return _say(str(error), INTERRUPTED)
+    except (Failed, FloatingPointError, ValueError, TypeError, OSError) as error:
+        if options.debug:
+            raise
+        return _say(str(error), FAILED if isinstance(error, (Failed, FloatingPointError)) else USAGE)
+    return 0
+
+
+def _say(message: str, code: int) -> int:
+    print(f"aaconv: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line; the usage is a --help away."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_say(f"{message}; see '{self.prog} --help'", USAGE))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="aaconv", description="Attention-augmented convolution (Bello et al. 2019) for PyTorch.")
+    parser.add_argument("--version", action="version", version=f"aaconv {__version__}")
+    commands = _add_commands(parser, COMMANDS)
+    text = "Train, evaluate and use detectors."
+    _add_commands(commands.add_parser("detect", help=text, description=text), DETECT)
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser, table: Commands) -> argparse._SubParsersAction[_Parser]:
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, (add_options, command, text) in table.items():
+        formatter = argparse.ArgumentDefaultsHelpFormatter
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=formatter, allow_abbrev=False)
+        add_options(sub)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(command=command, takes_overrides=name == "train")
+    return commands

@@ -1,0 +1,77 @@
+"""The commands of detection: options of each, and what it calls."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from aaconv.cli.commands import Commands, train_options
+
+
+def _train(options: argparse.Namespace) -> None:
+    from aaconv.detection.config import DetectionRecipe
+    from aaconv.training.recipes import dump_recipe, load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides, DetectionRecipe)
+    if options.print_config:
+        print(dump_recipe(recipe), end="")
+        return
+    from aaconv.detection.run import dry_run, train
+
+    if options.dry_run:
+        print(dry_run(recipe))
+        return
+    run = train(recipe, options.out or f"runs/{Path(options.recipe).stem}", anyway=options.resume_anyway)
+    if run.rank == 0:
+        print(f"mAP {run.history[-1]['val_map']:.3f} after {len(run.history)} epochs")
+        print(f"checkpoint: {run.weights}")
+
+
+def _eval_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="model.safetensors or best.safetensors of a run")
+    parser.add_argument(
+        "--boxes", default="scenes", metavar="FILE", help="annotations in COCO's format; scenes is the embedded set"
+    )
+    parser.add_argument("--images", metavar="FOLDER", help="where the images of the annotations are")
+    parser.add_argument("--out", metavar="FOLDER", help="write scores, detections in COCO's format and curves there")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images of one size at a time")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read images")
+    parser.add_argument("--skip-broken", action="store_true", help="go on without missing and unreadable images")
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from aaconv.detection.evaluate import evaluate
+
+    scores = evaluate(
+        options.checkpoint,
+        options.boxes,
+        options.images,
+        out=options.out,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        on_broken="skip" if options.skip_broken else "fail",
+    )
+    print(scores)
+
+
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="model.safetensors of a run")
+    parser.add_argument("--out", default="runs/boxes", metavar="FOLDER", help="gets drawings, and boxes as COCO JSON")
+    parser.add_argument("--threshold", type=float, default=0.5, metavar="SCORE", help="least score of a box")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG files")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from aaconv.detection.predict import predict_files
+
+    found = predict_files(options.checkpoint, options.images, options.out, threshold=options.threshold)
+    for path, detections in found.items():
+        print(f"{path}: {', '.join(map(str, detections)) or 'nothing'}")
+    print(f"drawings: {options.out}")
+
+
+DETECT: Commands = {
+    "train": (train_options, _train, "Train a detector as a recipe says; the same command goes on after a stop."),
+    "eval": (_eval_options, _eval, "Measure a detector on images with boxes by COCO's rules."),
+    "predict": (_predict_options, _predict, "Find and draw boxes on images."),
+}
