@@ -208,7 +208,7 @@ def test_exit_codes(error, code, message, monkeypatch, capsys):
     def fail(options):
         raise error
 
-    monkeypatch.setitem(cli._COMMANDS, "demo", (lambda parser: None, fail, "text"))
+    monkeypatch.setitem(cli.COMMANDS, "demo", (lambda parser: None, fail, "text"))
     got, _, said = run(capsys, "demo")
     assert got == code
     assert message in said
@@ -233,7 +233,7 @@ def test_bugs_are_not_dressed_up_as_mistakes(monkeypatch):
     def fail(options):
         raise KeyError("a bug")
 
-    monkeypatch.setitem(cli._COMMANDS, "demo", (lambda parser: None, fail, "text"))
+    monkeypatch.setitem(cli.COMMANDS, "demo", (lambda parser: None, fail, "text"))
     with pytest.raises(KeyError):
         main(["demo"])
 

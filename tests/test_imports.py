@@ -26,7 +26,7 @@ ALLOWED = {
     "training": {"__init__", "_checks", "_errors", "_files", "models", "data"},
     "detection": {"_checks", "_errors", "_files", "models", "data", "training"},
     "explain": {"_checks", "_files", "ops", "nn", "models", "data"},
-    "reproduction": {"_checks", "_errors", "_files", "paper", "training"},
+    "reproduction": {"_checks", "_errors", "_files", "paper", "training", "detection"},
     "demo": {"__init__", "models", "data", "training", "explain"},
     "__main__": {"cli"},
     "cli": {

@@ -24,7 +24,7 @@ from aaconv.training.config import (
 from aaconv.training.recipes import MAX_BYTES, dump_recipe, list_recipes, load_recipe, locate
 from aaconv.training.run import dry_run
 
-NAMES = list(list_recipes())
+NAMES = list(list_recipes(Recipe))
 WANTED = {
     *("digits", "clutter", "folder", "files", "cifar10", "cifar100", "cifar100_aa", "imagenet", "imagenet_mnasnet"),
     *("imagenet_shares", "imagenet_positions", "imagenet_modern", "imagenet_shards"),

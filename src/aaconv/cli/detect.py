@@ -70,8 +70,23 @@ def _predict(options: argparse.Namespace) -> None:
     print(f"drawings: {options.out}")
 
 
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", nargs="?", default="detect_digits", metavar="RECIPE", help="as of 'detect train'")
+    usual = ["aa_retinanet_resnet10_fpn", "retinanet_resnet10_fpn"]
+    parser.add_argument("--models", nargs="+", default=usual, metavar="NAME", help="the first against each other one")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each")
+    parser.add_argument("--out", default="runs/detectors", metavar="FOLDER", help="where runs and page go, or go on")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from aaconv.reproduction.detectors import compare
+
+    print(f"page: {compare(options.out, options.recipe, options.models, seeds=options.seeds)}")
+
+
 DETECT: Commands = {
     "train": (train_options, _train, "Train a detector as a recipe says; the same command goes on after a stop."),
     "eval": (_eval_options, _eval, "Measure a detector on images with boxes by COCO's rules."),
+    "compare": (_compare_options, _compare, "Train detectors with several seeds and write a page that compares them."),
     "predict": (_predict_options, _predict, "Find and draw boxes on images."),
 }

@@ -37,7 +37,7 @@ def train(
     The arguments and what is raised are those of ``aaconv.training.run.train``; None for ``data`` loads what the recipe
     names.
     """
-    _expect_detector(recipe.model.name)
+    expect_detector(recipe.model.name)
     data = load_boxes(recipe) if data is None else data
     if data.notes() and title is not None and is_first():
         print(f"{title}: {data.notes()}", file=sys.stderr)
@@ -46,7 +46,7 @@ def train(
 
 def dry_run(recipe: DetectionRecipe) -> str:
     """Build everything and train for one step of a few synthetic images; returns a line that says what was built."""
-    _expect_detector(recipe.model.name)
+    expect_detector(recipe.model.name)
     size = 2 * recipe.accumulate
     machine = replace(recipe.machine, devices=1, nodes=1, workers=0, loggers=(), accelerator="cpu", compile=False)
     if machine.precision == "16":
@@ -130,7 +130,8 @@ def load_body(body: nn.Module, path: str | Path) -> None:
         raise ValueError(f"model.backbone {path} does not fit: {' '.join(str(error).split())}") from error
 
 
-def _expect_detector(name: str) -> None:
+def expect_detector(name: str) -> None:
+    """Raise ValueError unless the network ``name`` is a detector."""
     check_model_name(name)
     if not is_detector(name):
         raise ValueError(

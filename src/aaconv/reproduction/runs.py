@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -153,9 +153,14 @@ def _check(outcome: Outcome, job: Job) -> None:
 
 def environments(folder: Path, outcomes: Sequence[Outcome]) -> list[tuple[str, int]]:
     """What the runs were made with and on, and how many with each, most frequent first."""
+    jobs = [Job(outcome.task, outcome.arm, outcome.seed) for outcome in outcomes]
+    return environments_in([_folder_of(folder, job) / ENVIRONMENT for job in jobs])
+
+
+def environments_in(paths: Sequence[Path]) -> list[tuple[str, int]]:
+    """The same of records of runs."""
     found: Counter[str] = Counter()
-    for outcome in outcomes:
-        path = _folder_of(folder, Job(outcome.task, outcome.arm, outcome.seed)) / ENVIRONMENT
+    for path in paths:
         with suppress(OSError, ValueError, KeyError, TypeError):  # a note on the page, no more
             found[_describe(json.loads(path.read_text(encoding="utf-8")))] += 1
     return found.most_common()
@@ -169,13 +174,17 @@ def _describe(held: dict[str, Any]) -> str:
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
     """A row a run, as CSV."""
+    write_rows(path, [entry.name for entry in fields(Outcome)], [asdict(outcome).values() for outcome in outcomes])
+
+
+def write_rows(path: Path, names: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """CSV, whole or not at all."""
 
     def write(beside: Path) -> None:
         with beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow([entry.name for entry in fields(Outcome)])
-            for outcome in outcomes:
-                writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in asdict(outcome).values()])
+            writer.writerow(names)
+            writer.writerows([f"{x:.6g}" if isinstance(x, float) else x for x in row] for row in rows)
 
     write_whole(path, write)
 
