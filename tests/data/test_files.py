@@ -101,6 +101,23 @@ def test_broken_files_fail_or_are_skipped_at_reading(root, content):
     assert torch.equal(images[0], files.view.training(Image.open(root / "dog" / "0.png"), Draw(0, 0).generator(5)))
 
 
+def test_evaluation_leaves_broken_files_out(root):
+    for name in ("cat", "dog"):
+        path = root / "val" / name
+        path.mkdir(parents=True)
+        (root / "train").mkdir(exist_ok=True)
+        (root / name).rename(root / "train" / name)
+        for i in range(2):
+            (path / f"{i}.png").write_bytes(noise(40 + i))
+    (root / "val" / "dog" / "0.png").write_bytes(cut(noise(0, 90, 90)))
+    data = load_files(root, size=8, on_broken="skip")
+    with pytest.warns(RuntimeWarning, match=r"left out: \S*dog/0\.png: "):
+        images, labels = data.val.read([0, 2, 3], None)
+    assert (len(images), labels.tolist()) == (2, [0, 1])
+    with pytest.warns(RuntimeWarning):
+        assert data.val.read([2], None)[0].shape == (0, 3, 8, 8)
+
+
 def test_a_file_that_is_gone(root):
     (root / "dog" / "5.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"no image file .*dog/5\.png"):

@@ -118,6 +118,33 @@ class ImageFiles:
         return read(index) if self.on_broken == "fail" else self.left_out.first_readable(index, self.names, read)
 
 
+@dataclass(frozen=True)
+class Readable:
+    """Files to evaluate on: those that cannot be read are left out, and none stands in for another as in training."""
+
+    files: ImageFiles
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, indices: Sequence[int], draw: Draw | None) -> tuple[Tensor, Tensor]:
+        """uint8 [up to b, C, E, E] and labels."""
+        shape = (0, self.files.view.channels, self.files.view.size, self.files.view.size)
+        images, labels = [torch.empty(shape, dtype=torch.uint8)], [self.files.labels[:0]]
+        for index in indices:
+            try:
+                image, label = self.files.read([index], draw)
+            except (ImageReadError, OSError) as error:
+                warnings.warn(f"left out: {error}", RuntimeWarning, stacklevel=2)
+                continue
+            images.append(image)
+            labels.append(label)
+        return torch.cat(images), torch.cat(labels)
+
+    def fingerprint(self) -> str:
+        return self.files.fingerprint()
+
+
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
@@ -163,7 +190,8 @@ def load_files(
     train, val = (labelled(root, files, view, on_broken) for files in parts.divided(held_out, seed))
     expect_all_classes(train.labels, val.labels, parts.classes, root)
     mean, std = (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))
-    return ImageData(train, val, parts.classes, channels, (size, size), mean, std, skipped=broken)
+    seen = Readable(val) if on_broken == "skip" else val
+    return ImageData(train, seen, parts.classes, channels, (size, size), mean, std, skipped=broken)
 
 
 def _readable(root: Path, check: str, on_broken: str) -> tuple[Parts, int, tuple[str, ...]]:

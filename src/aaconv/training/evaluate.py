@@ -6,22 +6,18 @@ Letters: n images, c classes.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from aaconv._checks import expect_int, expect_one_of
 from aaconv._files import write_text
-from aaconv.data.files import ImageFiles, labelled
-from aaconv.data.images import ImageReadError
-from aaconv.data.splits import Draw
+from aaconv.data.files import Readable, labelled
 from aaconv.training.checkpoint import ModelCard, load_checkpoint
 from aaconv.training.loaders import Share, val_loader
 from aaconv.training.meter import ClassMeter
@@ -97,33 +93,6 @@ def evaluate(
     if not count:
         raise ValueError(f"none of the images of {data} can be read")
     return Evaluation(str(checkpoint), data, count, skipped, means["accuracy"], means["top5"], means["loss"])
-
-
-@dataclass(frozen=True)
-class Readable:
-    """Files of which those that cannot be read are left out, and none stands in for another as in training."""
-
-    files: ImageFiles
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, indices: Sequence[int], draw: Draw | None) -> tuple[Tensor, Tensor]:
-        """uint8 [up to b, C, E, E] and labels."""
-        shape = (0, self.files.view.channels, self.files.view.size, self.files.view.size)
-        images, labels = [torch.empty(shape, dtype=torch.uint8)], [self.files.labels[:0]]
-        for index in indices:
-            try:
-                image, label = self.files.read([index], draw)
-            except (ImageReadError, OSError) as error:
-                warnings.warn(f"left out: {error}", RuntimeWarning, stacklevel=2)
-                continue
-            images.append(image)
-            labels.append(label)
-        return torch.cat(images), torch.cat(labels)
-
-    def fingerprint(self) -> str:
-        return self.files.fingerprint()
 
 
 def _images(data: str, card: ModelCard, path: str | Path | None, on_broken: str) -> tuple[Any, Sequence[str], int]:

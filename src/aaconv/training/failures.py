@@ -27,7 +27,7 @@ def explained(folder: Path) -> Iterator[None]:
     """Let mistakes and bugs through as they are, and turn what the machine does into ``Failed``."""
     try:
         yield
-    except Stopped:
+    except (Stopped, Failed):
         raise
     except torch.OutOfMemoryError as error:
         advice = "use a smaller batch_size, or a larger accumulate for the same steps"

@@ -44,16 +44,15 @@ def load_data(recipe: Recipe) -> ImageData | ShardData:
 
 def _load_files(recipe: Recipe, path: str) -> ImageData | ShardData:
     data, view = recipe.data, _view(recipe)
+    share = data.held_out or HELD_OUT
     if data.name == "folder":
         from aaconv.data.folder import load_folder
 
         skip = data.on_broken == "skip"
-        share = data.held_out or HELD_OUT
         return load_folder(path, edge=data.size, held_out=share, seed=recipe.seed, skip_broken=skip)
     if data.name == "files":
         from aaconv.data.files import load_files
 
-        share = data.held_out or HELD_OUT
         return load_files(
             path, size=data.size, crop_pct=data.crop_pct, held_out=share, seed=recipe.seed,
             on_broken=data.on_broken, check=data.check, **view,

@@ -88,6 +88,8 @@ class ClassificationTask(Task):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images, labels, _ = batch
+        if not len(labels):  # nothing but broken images
+            return
         logits = self(images)
         self.val_meter.add(F.cross_entropy(logits, labels), logits, labels)
 
