@@ -9,7 +9,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -190,7 +190,7 @@ def load_files(
     train, val = (labelled(root, files, view, on_broken) for files in parts.divided(held_out, seed))
     expect_all_classes(train.labels, val.labels, parts.classes, root)
     mean, std = (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))
-    seen = Readable(val) if on_broken == "skip" else val
+    seen = Readable(replace(val, on_broken="fail")) if on_broken == "skip" else val
     return ImageData(train, seen, parts.classes, channels, (size, size), mean, std, skipped=broken)
 
 
