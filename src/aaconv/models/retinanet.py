@@ -169,11 +169,23 @@ def retinanet(
     anchors = _anchors(levels, smallest_anchor, anchor_scales)
     norm = partial(nn.GroupNorm, max(1, pyramid_channels // 8)) if head_norm else None
     head = RetinaNetHead(pyramid_channels, 3 * anchor_scales, num_classes, norm)
+    if head_norm:
+        _spread(head)
     usual = {"min_size": img_size, "max_size": img_size, "detections_per_img": 100}
     model = Detector(backbone, num_classes, anchor_generator=anchors, head=head, **{**usual, **options})
     model.num_classes = num_classes
     model.default_cfg = {"input_size": (3, img_size, img_size)}
     return model
+
+
+def _spread(head: RetinaNetHead) -> None:
+    """Weights of the size that layers between norms have. RetinaNet's 0.01 is for layers without; a norm lets it be, but
+    each step then turns the weights so far that they do not settle.
+    """
+    for branch in (head.classification_head, head.regression_head):
+        for layer in branch.conv.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 
 def _anchors(levels: int, smallest: float, scales: int) -> AnchorGenerator:

@@ -134,7 +134,7 @@ class Bar(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
         rows = history_of(trainer).rows
-        self._val = f", held out {rows[-1][f'val_{task.SCORE}']:.1%}" if rows else ""
+        self._val = f", {task.SCORE} held out {rows[-1][f'val_{task.SCORE}']:.1%}" if rows else ""
 
     def teardown(self, *args: Any, **options: Any) -> None:
         if self._bar is not None:
@@ -142,5 +142,5 @@ class Bar(Callback):
 
     def _show(self, meter: Meter, score: str) -> None:
         means = meter.own_means()
-        own = f" {means[score]:.1%}" if score in means else ""
-        self._bar.set_postfix_str(f"loss {means['loss']:.3f}, {score}{own}{self._val}")
+        own = f", {score} {means[score]:.1%}" if score in means else ""
+        self._bar.set_postfix_str(f"loss {means['loss']:.3f}{own}{self._val}")
