@@ -1,71 +1,99 @@
-"""Small folders in COCO's format: bright rectangles on dark noise."""
+"""Small folders in COCO's format, bright rectangles on dark noise, and detectors that find something in them."""
 
 import json
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
 
+from aaconv.data.files import MEAN, STD
+from aaconv.detection.config import DetectionRecipe
+from aaconv.training.checkpoint import ModelCard, save_checkpoint
+from aaconv.training.recipes import load_recipe
 from tests.data.pictures import saved
 
 CATEGORIES = [{"id": 9, "name": "wide"}, {"id": 4, "name": "tall"}, {"id": 30, "name": "never"}]  # none of the last
 CLASSES, CATEGORY_IDS = ("tall", "wide", "never"), (4, 9, 30)
 LOOKS = {9: ((26, 14), (240, 60, 60)), 4: ((14, 26), (60, 90, 250))}  # width and height, colour
-SIZES = ((64, 64), (64, 64), (48, 64), (64, 50), (64, 64), (48, 64))  # height and width
+SIZES = ((64, 64), (50, 64), (64, 64), (64, 50), (50, 64), (64, 64))  # height and width
+TRAIN, VAL = "train2017", "val2017"
 
 
 def lay_part(root, part, sizes=SIZES, seed=0, empty=(1,), crowds=()):
-    """Write ``root/part`` and its annotations; images whose numbers are ``empty`` hold nothing.
+    """Write ``root/part`` and its annotations, and return both paths, annotations first.
 
-    Others hold one or two rectangles, one of each kind at most; those of ``crowds`` a crowd besides.
+    Images whose numbers are ``empty`` hold nothing, others one or two rectangles, those of ``crowds`` a crowd besides.
     """
     random = np.random.default_rng(seed)
-    content = {"images": [], "annotations": [], "categories": CATEGORIES}
-    (root / part).mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    (root / part).mkdir(parents=True)
     for index, (height, width) in enumerate(sizes):
         pixels = random.integers(0, 70, (height, width, 3), dtype=np.uint8)
         number, name = 1000 - 7 * index, f"{index}.png"
-        content["images"].append({"id": number, "file_name": name, "height": height, "width": width})
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
         kinds = [] if index in empty else random.permutation(list(LOOKS))[: 1 + index % 2].tolist()
-        for place, kind in enumerate(kinds):
+        for place, kind in enumerate(kinds):  # the second one in the lower half
             (w, h), colour = LOOKS[kind]
-            x = int(random.integers(0, width - w + 1))
-            y = int(random.integers(0, height // 2 - h // 2)) + (height // 2 if place else 0)
-            h = min(h, height - y)
+            half = height // 2
+            h = min(h, half)
+            x, y = random.integers(0, [width - w + 1, half - h + 1]) + [0, half * place]
             pixels[y : y + h, x : x + w] = colour
-            content["annotations"].append(entry(number, [x, y, w, h], kind))
+            annotations.append(box(number, [int(x), int(y), w, h], kind))
         if index in crowds:
-            content["annotations"].append(entry(number, [0, 0, width, height], 9, iscrowd=1))
+            annotations.append(box(number, [0, 0, width, height], 9, iscrowd=1))
         (root / part / name).write_bytes(saved(Image.fromarray(pixels)))
-    for number, each in enumerate(content["annotations"], start=1):
-        each["id"] = number
-    return write_boxes(root, part, content), root / part
+    return write_boxes(root, part, {"images": images, "annotations": annotations, "categories": CATEGORIES})
 
 
-def entry(image, box, category, **others):
-    return {"image_id": image, "bbox": box, "category_id": category, "area": box[2] * box[3], "iscrowd": 0, **others}
+def lay_both(root, **options):
+    """Both parts under COCO's names, so that recipes need the folder alone."""
+    for seed, part in enumerate((TRAIN, VAL)):
+        lay_part(root, part, seed=seed, **options)
+    return root
 
 
-def boxes_of(root, part):
-    """The path of the annotations."""
-    return root / "annotations" / f"instances_{part}.json"
+def box(image, corner_and_size, category, **others):
+    return {"image_id": image, "bbox": corner_and_size, "category_id": category, **others}
 
 
 def write_boxes(root, part, content):
-    path = boxes_of(root, part)
+    path = root / "annotations" / f"instances_{part}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content))
-    return path
+    numbered = [{**each, "id": number} for number, each in enumerate(content["annotations"], start=1)]
+    path.write_text(json.dumps({**content, "annotations": numbered}))
+    return path, root / part
 
 
 def change_boxes(root, part, change):
     """Let ``change`` edit what the annotations hold."""
-    content = json.loads(boxes_of(root, part).read_text())
+    path = root / "annotations" / f"instances_{part}.json"
+    content = json.loads(path.read_text())
     change(content)
-    return write_boxes(root, part, content)
+    path.write_text(json.dumps(content))
 
 
-def lay_both(root, **options):
-    """Parts named as COCO's, so that recipes need the path of the folder alone."""
-    lay_part(root, "train2017", **options)
-    lay_part(root, "val2017", **{**options, "seed": 1})
-    return root
+def recipe_of(*overrides):
+    """A short run of the smallest detector."""
+    usual = {"--data.name": "coco", "--data.size": "64", "--batch_size": "3", "--epochs": "1", "--optimizer.lr": "1e-3"}
+    usual |= {"--augment.smallest": "1", "--augment.largest": "1", "--machine.loggers": "[]"}
+    usual |= {"--machine.accelerator": "cpu", "--machine.channels_last": "false"}
+    usual |= dict(item.split("=", 1) for item in overrides)
+    return load_recipe("detect_digits", [f"{name}={value}" for name, value in usual.items()], DetectionRecipe)
+
+
+def save_detector(path, classes=CLASSES, category_ids=CATEGORY_IDS, **options):
+    """A checkpoint of an untrained network whose scores lie all over 0..1."""
+    options = {"score_thresh": 0.3, "detections_per_img": 12, **options}
+    card = ModelCard(
+        "aa_retinanet_resnet10_fpn", classes, 3, 64, MEAN, STD, options=options, category_ids=category_ids
+    )
+    model = card.build()
+    for module in model.modules():  # not as they start, so that evaluation mode shows
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+    head = model.head.classification_head.cls_logits
+    nn.init.normal_(head.weight, std=0.1)
+    nn.init.normal_(head.bias, mean=-1.0)
+    save_checkpoint(path, model, card)
+    return path

@@ -32,9 +32,9 @@ PHOTOGRAPHS = {
     "test": ("camera", "chelsea", "china.jpg", "gravel", "immunohistochemistry"),
 }  # fmt: skip
 CATEGORY_IDS = tuple(2 * digit + 1 for digit in range(10))  # with gaps, as COCO's have
-HEIGHTS = (14, 56)  # of a digit, in pixels
+HEIGHTS = (16, 56)  # of a digit, in pixels
 LEAST_EDGE = 72  # into which the largest one fits
-MOST = 5  # digits of an image
+MOST = 8  # digits of an image
 EMPTY = 0.03  # share of images without any
 PAINTED = 0.25  # a pixel with at least this much ink is in the box
 CONTRAST = 70  # of 255, between the ink and the mean of what is under it, in brightness
