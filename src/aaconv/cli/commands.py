@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +43,32 @@ def train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from aaconv.training.config import Recipe
+
+    train(options, Recipe, "aaconv.training.run", "accuracy {val_accuracy:.1%}")
+
+
+def train(options: argparse.Namespace, kind: Any, module: str, score: str) -> None:
+    """Do what training's options ask for.
+
+    Args:
+        kind: Of recipe.
+        module: Has ``train`` and ``dry_run`` for it; heavy, so imported as late as can be.
+        score: How the last epoch's metrics are told.
+    """
     from aaconv.training.recipes import dump_recipe, load_recipe
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = load_recipe(options.recipe, options.overrides, kind)
     if options.print_config:
         print(dump_recipe(recipe), end="")
         return
-    from aaconv.training.run import dry_run, train
-
+    task = import_module(module)
     if options.dry_run:
-        print(dry_run(recipe))
+        print(task.dry_run(recipe))
         return
-    run = train(recipe, options.out or f"runs/{Path(options.recipe).stem}", anyway=options.resume_anyway)
+    run = task.train(recipe, options.out or f"runs/{Path(options.recipe).stem}", anyway=options.resume_anyway)
     if run.rank == 0:
-        print(f"accuracy {run.history[-1]['val_accuracy']:.1%} after {len(run.history)} epochs")
+        print(f"{score.format(**run.history[-1])} after {len(run.history)} epochs")
         print(f"checkpoint: {run.weights}")
 
 

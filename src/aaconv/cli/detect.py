@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from aaconv.cli.commands import Commands, train_options
+from aaconv.cli.commands import Commands, train, train_options
 
 
 def _train(options: argparse.Namespace) -> None:
     from aaconv.detection.config import DetectionRecipe
-    from aaconv.training.recipes import dump_recipe, load_recipe
 
-    recipe = load_recipe(options.recipe, options.overrides, DetectionRecipe)
-    if options.print_config:
-        print(dump_recipe(recipe), end="")
-        return
-    from aaconv.detection.run import dry_run, train
-
-    if options.dry_run:
-        print(dry_run(recipe))
-        return
-    run = train(recipe, options.out or f"runs/{Path(options.recipe).stem}", anyway=options.resume_anyway)
-    if run.rank == 0:
-        print(f"mAP {run.history[-1]['val_map']:.3f} after {len(run.history)} epochs")
-        print(f"checkpoint: {run.weights}")
+    train(options, DetectionRecipe, "aaconv.detection.run", "mAP {val_map:.3f}")
 
 
 def _eval_options(parser: argparse.ArgumentParser) -> None:
