@@ -179,9 +179,7 @@ def retinanet(
 
 
 def _spread(head: RetinaNetHead) -> None:
-    """Weights of the size that layers between norms have. RetinaNet's 0.01 is for layers without; a norm lets it be, but
-    each step then turns the weights so far that they do not settle.
-    """
+    """Weights of the size that is usual between norms: of RetinaNet's 0.01 each step would change too large a share."""
     for branch in (head.classification_head, head.regression_head):
         for layer in branch.conv.modules():
             if isinstance(layer, nn.Conv2d):
