@@ -1,27 +1,31 @@
-"""The README's code runs as printed."""
+"""The code in README and guides runs as printed."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [
+    pytest.param(code, id=f"{name}-{i}")
+    for name in ("README.md", "docs/detection.md")
+    for i, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / name).read_text("utf-8"), flags=re.DOTALL))
+]
 
 
 def test_there_is_code():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 6
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("code", BLOCKS)
 def test_code_runs(code):
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "a document", "exec"), {})
 
 
 def test_files_and_commands_exist():
-    root = Path(__file__).parents[1]
     for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (root / target).exists(), target
-    makefile = (root / "Makefile").read_text(encoding="utf-8")
+        assert (ROOT / target).exists(), target
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE):
         assert f"\n{target}:" in makefile, target
