@@ -18,6 +18,8 @@ from aaconv.nn.position import RelativePosition2d, create_position
 from aaconv.ops.maps import attention_maps_2d
 from aaconv.ops.relative_attention import IMPL_NAMES, relative_attention_2d
 
+PARTS = ("both", "content", "position")  # of the logits
+
 
 class Projection(NamedTuple):
     """What the attention operation is called with."""
@@ -106,7 +108,7 @@ class Attention2d(nn.Module):
 
     def project(self, x: Tensor) -> Projection:
         """Queries, keys, values and tables that attention on ``x`` works with."""
-        x = self.position.encode(self._reduce(x))
+        x = self.position.encode(self.reduced(x))
         grid = (x.shape[2], x.shape[3])
         channels = (self.key_channels, self.key_channels, self.value_channels)
         # a channel block -> [B, N, channels a head, L] -> [B, N, L, channels a head]
@@ -117,10 +119,24 @@ class Attention2d(nn.Module):
         return Projection(q, k, v, *self.position.tables(grid), grid)
 
     @torch.no_grad()
-    def maps(self, x: Tensor, queries: Tensor | Sequence[int]) -> Tensor:
-        """Weights of the flat attention positions ``queries`` [Q] on input ``x``: [B, N, Q, H, W]."""
+    def maps(self, x: Tensor, queries: Tensor | Sequence[int], part: str = "both") -> Tensor:
+        """Weights of the flat attention positions ``queries`` [Q] on input ``x``: [B, N, Q, H, W].
+
+        Args:
+            x: As of ``forward``.
+            queries: In 0..L-1.
+            part: "both", or "content" or "position" for the softmax of that term of the logits alone.
+
+        Raises:
+            ValueError: Unknown part, or "position" of a layer without relative tables.
+        """
+        expect_one_of("part", part, PARTS)
         p = self.project(x)
-        return attention_maps_2d(p.q, p.k, p.rel_h, p.rel_w, grid=p.grid, queries=queries)
+        if part == "position" and p.rel_h is None:
+            raise ValueError('part must be "both" or "content" of a layer without relative positions, got "position"')
+        k = torch.zeros_like(p.k) if part == "position" else p.k
+        rel_h, rel_w = (None, None) if part == "content" else (p.rel_h, p.rel_w)
+        return attention_maps_2d(p.q, k, rel_h, rel_w, grid=p.grid, queries=queries)
 
     def resize_grid(self, grid: Sequence[int]) -> None:
         """Refit relative tables to (H, W) for good; other encodings have nothing to refit."""
@@ -131,7 +147,7 @@ class Attention2d(nn.Module):
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, stride={self.stride}, pool={self.pool}, impl={self.impl!r}"
 
-    def _reduce(self, x: Tensor) -> Tensor:
+    def reduced(self, x: Tensor) -> Tensor:
         """The map that attention works on: every stride-th cell, then averaged."""
         if self.stride != (1, 1):
             x = x[:, :, :: self.stride[0], :: self.stride[1]]
