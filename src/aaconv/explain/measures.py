@@ -72,6 +72,23 @@ def summarize_heads(recording: Recording, layer: str, reach: tuple[int, int] = (
     return [HeadSummary(layer, head, *values) for head, values in enumerate((sums / count).T.tolist())]
 
 
+@torch.no_grad()
+def position_logits(recording: Recording, layer: str) -> Tensor:
+    """What relative positions add to the logit of a key, by its offset, mean over images and queries: [N, 2H-1, 2W-1].
+
+    Row and column t are the offsets t - (H-1) and t - (W-1), key minus query.
+
+    Raises:
+        ValueError: The layer has no relative positions.
+    """
+    p = recording.layers[layer].project(recording.last(layer).input.float())
+    if p.rel_h is None or p.rel_w is None:
+        raise ValueError(f"layer {layer!r} has no relative positions")
+    query = p.q.float().mean(dim=(0, 2)) * p.q.shape[-1] ** -0.5  # [N, K]; the terms are linear in it
+    height, width = query @ p.rel_h.float().T, query @ p.rel_w.float().T
+    return height[:, :, None] + width[:, None, :]
+
+
 def contributions(model: nn.Module, images: Tensor, classes: Tensor | None = None) -> dict[str, tuple[float, float]]:
     """What the convolution's and attention's channels of each augmented layer give to the classes' scores.
 

@@ -30,32 +30,35 @@ def plot_attention(rows: Sequence[tuple[Tensor, Tensor, tuple[int, int], str]], 
     grid = figure.subplots(len(rows), heads + 1, squeeze=False)
     for axes, (image, maps, query, caption) in zip(grid, rows, strict=True):
         edge = image.shape[-1]
-        _show(axes[0], image, cmap="gray", vmin=0, vmax=255)
+        show(axes[0], image)
         axes[0].set_ylabel(caption, fontsize=8)
         for place, weights in zip(axes[1:], maps, strict=True):
-            _show(place, image, cmap="gray", vmin=0, vmax=255)
-            _lay_over(place, weights, edge)
+            show(place, image)
+            lay_over(place, weights, (edge, edge))
         for place in axes:
-            _mark(place, query, edge / maps.shape[-2], edge / maps.shape[-1])
+            mark(place, query, edge / maps.shape[-2], edge / maps.shape[-1])
     for place, title in zip(grid[0], [marked, *(f"head {i + 1}" for i in range(heads))], strict=True):
         place.set_title(title, fontsize=9)
     return figure
 
 
-def _show(axes: Any, image: Tensor, **options: Any) -> None:
-    axes.imshow(image.numpy(), **options)
+def show(axes: Any, image: Tensor) -> None:
+    """An image, uint8 [E, E], [1, Y, X] grey or [3, Y, X] in colour, without ticks."""
+    pixels = image.squeeze(0) if image.dim() == 3 and len(image) == 1 else image
+    grey = pixels.dim() == 2
+    axes.imshow((pixels if grey else pixels.permute(1, 2, 0)).numpy(), cmap="gray" if grey else None, vmin=0, vmax=255)
     axes.set(xticks=[], yticks=[])
 
 
-def _lay_over(axes: Any, weights: Tensor, edge: int) -> None:
-    """One colour over the image, the stronger the larger the weight; the largest is nearly opaque."""
+def lay_over(axes: Any, weights: Tensor, size: tuple[int, int]) -> None:
+    """One colour over an image of ``size`` (Y, X), the stronger the larger the weight; the largest is nearly opaque."""
     strength = 0.85 * weights / weights.max().clamp(min=1e-12)
     colour = torch.tensor(to_rgb(ATTENDED_COLOUR)).expand(*weights.shape, 3)
-    extent = (-0.5, edge - 0.5, edge - 0.5, -0.5)
+    extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
     axes.imshow(torch.cat([colour, strength[..., None]], dim=-1).numpy(), extent=extent, interpolation="nearest")
 
 
-def _mark(axes: Any, query: tuple[int, int], height: float, width: float) -> None:
-    """A frame around the query's cell."""
-    corner = (query[1] * width - 0.5, query[0] * height - 0.5)
+def mark(axes: Any, cell: tuple[int, int], height: float, width: float) -> None:
+    """A frame around a cell (row, column) of ``height`` x ``width`` pixels."""
+    corner = (cell[1] * width - 0.5, cell[0] * height - 0.5)
     axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=QUERY_COLOUR, linewidth=1.8))

@@ -57,17 +57,22 @@ class Recording:
         Raises:
             ValueError: No such layer or part, or the layer has not run while recording.
         """
-        call = self._last(layer)
+        call = self.last(layer)
         with torch.autocast(call.input.device.type, call.autocast, enabled=call.autocast is not None):
             return self.layers[layer].maps(call.input, queries, part)
 
     def grid(self, layer: str) -> tuple[int, int]:
         """(H, W) of the layer's attention map."""
         with torch.no_grad():
-            height, width = self.layers[layer].reduced(self._last(layer).input).shape[2:]
+            height, width = self.layers[layer].reduced(self.last(layer).input).shape[2:]
         return height, width
 
-    def _last(self, layer: str) -> Call:
+    def last(self, layer: str) -> Call:
+        """The layer's last run.
+
+        Raises:
+            ValueError: No such layer, or it has not run while recording.
+        """
         expect_one_of("layer", layer, self.layers)
         if layer not in self.calls:
             raise ValueError(f"layer {layer!r} has not run while recording; call the model inside the with block")
