@@ -40,7 +40,7 @@ def test_counts_at_the_papers_size():
 def test_plain_detector_is_torchvisions():
     """Same parameters but for the heads' norms, which torchvision's first version has not; the same anchors."""
     theirs = torchvision.models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
-    ours = create_model("retinanet_resnet50_fpn", head_norm=False)
+    ours = create_model("retinanet_resnet50_fpn", head_norm=False, num_classes=91)
     frozen = sum(b.numel() for n, b in theirs.named_buffers() if n.endswith((".weight", ".bias")))
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters()) + frozen
     assert ours.head.state_dict().keys() == theirs.head.state_dict().keys()
@@ -84,7 +84,7 @@ def test_trains_on_images_of_any_size(position):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("size", [(128, 128), (50, 97), (1, 1), (200, 31), (33, 64)], ids=str)
+@pytest.mark.parametrize("size", [(128, 128), (50, 97), (1, 1), (200, 31), (33, 64), (2, 600)], ids=str)
 def test_finds_boxes_inside_images_of_any_size(size):
     torch.manual_seed(0)
     model = create_model(SMALL, num_classes=2, score_thresh=0.0).eval()
@@ -97,6 +97,51 @@ def test_finds_boxes_inside_images_of_any_size(size):
     assert found["scores"].diff().max() <= 0
 
 
+def test_thin_images_train_too():
+    """Boxes follow the image, whose short side stays a pixel: the same as of the image made so before."""
+    model = create_model(SMALL, num_classes=2).train()
+    image, target = torch.rand(3, 600, 2), {"boxes": torch.tensor([[0.0, 60, 2, 300]]), "labels": torch.tensor([1])}
+    before = torch.nn.functional.interpolate(image[None], (128, 1), mode="bilinear")[0]
+    images, (fitted,) = model.transform([image], [target])
+    assert images.image_sizes == [(128, 1)]
+    torch.testing.assert_close(fitted["boxes"], torch.tensor([[0.0, 12.8, 1, 64]]))
+    torch.testing.assert_close(images.tensors[0, :, :128, :1], model.transform.normalize(before))
+    assert all(loss.isfinite() for loss in model([image], [target]).values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_boxes_are_float32_under_autocast(dtype):
+    """In bfloat16 anchors beyond 512 pixels would move by up to 2."""
+    model = create_model("retinanet_resnet10_fpn", num_classes=2, img_size=640, score_thresh=0.0).eval()
+    seen = {}
+    model.anchor_generator.register_forward_hook(lambda m, args, out: seen.setdefault("anchors", []).append(out[0]))
+    images = [torch.rand(3, 320, 640)]
+    with torch.inference_mode():
+        model(images)
+        with torch.autocast("cpu", dtype):
+            (found,) = model(images)
+    assert torch.equal(*seen["anchors"])
+    assert found["boxes"].dtype == found["scores"].dtype == torch.float32
+    assert found["boxes"].frac().count_nonzero() > len(found["boxes"])
+
+
+@pytest.mark.parametrize(
+    "images, kind, message",
+    [
+        ([], ValueError, "images must be at least one, got none"),
+        ([torch.rand(1, 8, 8)], ValueError, r"tensors \[3, H, W\], got \[1, 8, 8\] in it"),
+        (torch.rand(3, 8, 8), ValueError, r"got \[8, 8\] in it"),
+        ([torch.rand(3, 0, 8)], ValueError, r"got \[3, 0, 8\] in it"),
+        (["a.png"], ValueError, "got str in it"),
+        ([torch.zeros(3, 8, 8, dtype=torch.uint8)], TypeError, "images must be floats in 0..1, got torch.uint8"),
+    ],
+    ids=str,
+)
+def test_refused_images(images, kind, message):
+    with pytest.raises(kind, match=message):
+        create_model("retinanet_resnet10_fpn", num_classes=2).eval()(images)
+
+
 def test_larger_maps_than_the_tables():
     """Detectors built for 64 pixels run at 224 and give what a detector with tables made for that size gives."""
     torch.manual_seed(0)
@@ -107,7 +152,7 @@ def test_larger_maps_than_the_tables():
     assert grids == [(14, 14), (14, 14), (7, 7)]
     images = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
-        for mine, other in zip(small.dense(images), large.dense(images), strict=True):
+        for mine, other in zip(small.dense_outputs(images), large.dense_outputs(images), strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
@@ -142,10 +187,25 @@ def test_bodies_of_others():
     model = retinanet.retinanet(body, num_classes=3, pyramid_channels=32, img_size=64)
     losses = model.train()([torch.rand(3, 64, 64)] * 2, TARGETS)
     sum(losses.values()).backward()
-    assert body.layer4[0].conv1.attention.position.height.grad.abs().sum() > 0
+    assert body.layer4[0].conv1.attention.out.weight.grad.abs().sum() > 0
     plain = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 8))
-    with pytest.raises(ValueError, match="in_channels must list the channels"):
-        retinanet.retinanet(plain, num_classes=3)
+    for body in (plain, timm.create_model("resnet18")):
+        with pytest.raises(ValueError, match=r"in_channels must list the channels .* features_only=True"):
+            retinanet.retinanet(body, num_classes=3)
+
+
+def test_counting_takes_other_networks_as_they_are():
+    """A part that happens to have the name of our method is a part."""
+
+    class Other(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.dense_outputs = torch.nn.Conv2d(3, 8, 1, bias=False), torch.nn.Linear(8, 10)
+
+        def forward(self, x):
+            return self.conv(x)
+
+    assert measure_complexity(Other(), 3, 4).flops == 2 * 16 * 24
 
 
 def test_torchvisions_detector_can_be_augmented():
@@ -169,6 +229,11 @@ def test_torchvisions_detector_can_be_augmented():
         ({"num_classes": 0}, ValueError, "num_classes must be at least 1"),
         ({"anchor_scales": 0}, ValueError, "anchor_scales must be at least 1"),
         ({"key_ratio": 2.0}, ValueError, "key_ratio"),
+        ({"min_size": 0}, ValueError, "min_size must be at least 1"),
+        ({"smallest_anchor": -5}, ValueError, "smallest_anchor must be above 0"),
+        ({"nms_thresh": 7}, ValueError, "nms_thresh must lie in"),
+        ({"detections_per_img": -1}, ValueError, "detections_per_img must be at least 1"),
+        ({"pyramid_channels": 60}, ValueError, "pyramid_channels must be a multiple of the norm's group=8"),
     ],
     ids=str,
 )

@@ -67,5 +67,5 @@ def _add_commands(parser: argparse.ArgumentParser, table: Commands) -> argparse.
         sub = commands.add_parser(name, help=text, description=text, formatter_class=formatter, allow_abbrev=False)
         add_options(sub)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(command=command, takes_overrides=name == "train")
+        sub.set_defaults(command=command, takes_overrides=name in ("train", "compare"))
     return commands

@@ -84,7 +84,8 @@ def _recipes(options: argparse.Namespace) -> None:
         from aaconv.detection.config import DetectionRecipe
         from aaconv.training.config import Recipe
 
-        print(describe_keys(DetectionRecipe if (options.name or "").startswith(DETECTORS) else Recipe))
+        name = locate(options.name).name if options.name else ""
+        print(describe_keys(DetectionRecipe if name.startswith(DETECTORS) else Recipe))
         return
     if options.name:
         print(locate(options.name).read_text(encoding="utf-8"), end="")
@@ -214,12 +215,12 @@ def _augment(options: argparse.Namespace) -> None:
 
     from aaconv import augment
     from aaconv._files import write_text
-    from aaconv.models.lookup import any_model
+    from aaconv.models.lookup import any_model, finds_boxes
 
     size = options.img_size
     if size is not None and len(size) > 2:
         raise ValueError(f"--img-size takes an edge, or height and width, got {len(size)} numbers")
-    with torch.device("meta"):
+    with torch.device("cpu" if finds_boxes(options.model) else "meta"):  # boxes are chosen by numbers
         model = any_model(options.model)
     chosen = {name: getattr(options, name) for name in ("key_ratio", "value_ratio", "num_heads")}
     chosen |= {name: getattr(options, name) for name in ("where", "extra_gflops", "extra_memory_mb")}

@@ -57,7 +57,8 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _compare_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", default="detect_digits", metavar="RECIPE", help="as of 'detect train'")
+    parser.usage = f"{parser.prog} [RECIPE] [--key value ...] [--models NAME ...] [--seeds N] [--out FOLDER]"
+    parser.add_argument("recipe", nargs="?", default="detect_digits", metavar="RECIPE", help="comes first")
     usual = ["aa_retinanet_resnet10_fpn", "retinanet_resnet10_fpn"]
     parser.add_argument("--models", nargs="+", default=usual, metavar="NAME", help="the first against each other one")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each")
@@ -67,7 +68,8 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from aaconv.reproduction.detectors import compare
 
-    print(f"page: {compare(options.out, options.recipe, options.models, seeds=options.seeds)}")
+    chosen = {"seeds": options.seeds, "overrides": options.overrides}
+    print(f"page: {compare(options.out, options.recipe, options.models, **chosen)}")
 
 
 DETECT: Commands = {

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from aaconv._checks import expect_int, expect_number, expect_one_of
 from aaconv.data.coco import CocoSet
-from aaconv.data.files import LeftOut
+from aaconv.data.files import MEAN, LeftOut
 from aaconv.data.images import decode, upright
 from aaconv.data.splits import Draw
 
-FILL = (124, 116, 104)  # the mean colour of photographs, with which detectors fill up too
+FILL = tuple(round(255 * mean) for mean in MEAN)  # the mean colour of photographs, with which detectors fill up too
 SEEN = 0.25  # least share of a box that a crop must keep for it to be asked for
 
 

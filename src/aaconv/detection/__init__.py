@@ -1,1 +1,1 @@
-"""Object detection: how good found boxes are."""
+"""Detectors: recipes, runs, COCO's figures, evaluation and prediction."""

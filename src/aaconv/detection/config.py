@@ -9,6 +9,9 @@ from aaconv._checks import expect_int, expect_number
 from aaconv.training.config import ModelConfig, RunConfig
 from aaconv.training.recipes import DETECTORS
 
+# Options that can leave parts untrained, with their defaults.
+FIXES: dict[str, object] = {"norm": "batch", "trained_layers": 5}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig(ModelConfig):
@@ -19,16 +22,23 @@ class DetectorConfig(ModelConfig):
         options: Arguments to change: position, norm, trained_layers, key_ratio, anchor_scales, ...
         backbone: Safetensors file of a classifier of the same body, such as a run's of ``aaconv train``; none trains
             from scratch, as the paper does.
+        weights: Safetensors file of a detector of ours to start from, position tables and all; what gives the classes
+            begins anew where they are others.
     """
 
     name: str = "aa_retinanet_resnet10_fpn"
     backbone: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.options.get("norm") == "frozen" and self.backbone is None:
+        super().__post_init__()
+        if self.backbone is not None and self.weights is not None:
+            raise ValueError("model.backbone and model.weights are both given; give one of the two")
+        fixed = [name for name, usual in FIXES.items() if self.options.get(name, usual) != usual]
+        if fixed and self.backbone is None and self.weights is None:
             raise ValueError(
-                "model.options.norm must be batch without model.backbone, got frozen: the statistics of a network that "
-                "was never trained normalise nothing"
+                f"model.options.{fixed[0]} must be {FIXES[fixed[0]]} without model.backbone or model.weights, got "
+                f"{self.options[fixed[0]]}: what was never trained must not stay as it is"
             )
 
 

@@ -27,7 +27,7 @@ SCORES, RESULTS, CURVES = "scores.json", "detections.json", "precision_recall.pn
 
 def evaluate(
     checkpoint: str | Path,
-    boxes: str | Path,
+    boxes: str | Path = "scenes",
     images: str | Path | None = None,
     *,
     out: str | Path | None = None,
@@ -52,7 +52,11 @@ def evaluate(
     """
     expect_int("batch_size", batch_size)
     expect_one_of("on_broken", on_broken, ("fail", "skip"))
+    if str(boxes) == "scenes" and images is not None:
+        raise ValueError(f"--boxes must name the annotations of the images in {images}, got none")
     model, card = load_checkpoint(checkpoint, detector=True)
+    if out is not None:
+        make_folder_for(out)
     if str(boxes) == "scenes":
         root = digit_scenes()
         boxes, images = root / "annotations" / "instances_test.json", root / "test"
@@ -71,11 +75,30 @@ def evaluate(
     return scores
 
 
+def to_device(model: nn.Module) -> torch.device:
+    """Put a network to be used where it is fastest."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).eval()
+    return device
+
+
+def make_folder_for(out: str | Path) -> None:
+    """Make the folder of the results before there are any.
+
+    Raises:
+        ValueError: There is a file of that name.
+        OSError: It cannot be made.
+    """
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ValueError(f"--out must be a folder, {out} is a file") from error
+
+
 @torch.inference_mode()
 def detect(model: nn.Module, images: BoxImages, batch_size: int = 16, workers: int = 0) -> list[Found]:
     """What a detector finds in each image."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    device = to_device(model)
     found = []
     with tqdm(total=len(images), desc="detecting", unit=" images", disable=None) as bar:
         for batch in whole_loader(images, batch_size, Share(), workers):

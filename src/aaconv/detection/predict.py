@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import draw_bounding_boxes
 from tqdm import tqdm
 
 from aaconv._checks import expect_ratio
 from aaconv._files import write_text, write_whole
-from aaconv.data.images import decode, open_image, printable, upright
+from aaconv.data.images import decode, printable, upright
+from aaconv.detection.evaluate import make_folder_for, to_device
 from aaconv.detection.scores import Found
 from aaconv.detection.task import as_floats, found_in
 from aaconv.training.checkpoint import ModelCard, load_checkpoint
@@ -66,10 +66,16 @@ def predict_files(
     """
     expect_ratio("threshold", threshold, zero=True)
     model, card = load_checkpoint(checkpoint, detector=True)
-    for path in paths:
-        open_image(path).close()  # before any work
-    folder = Path(out)
-    names, found, sizes = _output_names(paths), [], []
+    for path in paths:  # before any work
+        decode(path, Image.Image.load)
+    folder, names = Path(out), _output_names(paths)
+    given = {Path(path).resolve() for path in paths}
+    clash = [name for name in names if (folder / name).resolve() in given]
+    if clash:
+        raise ValueError(f"--out must be another folder than that of the images: {folder / clash[0]} would be lost")
+    make_folder_for(folder)
+    to_device(model)
+    found, sizes = [], []
     for index, path in enumerate(tqdm(paths, desc="detecting", disable=None if len(paths) > 1 else True)):
         pixels = decode(path, _pixels)
         found.append(_above(_found(model, index, pixels), threshold))
@@ -81,22 +87,21 @@ def predict_files(
 
 
 def draw(pixels: Tensor, found: Found, classes: Sequence[str]) -> Image.Image:
-    """An image, uint8 [3, H, W], with boxes, their classes and scores on it."""
-    captions = [f"{classes[i]} {s:.2f}" for i, s in zip(found.labels.tolist(), found.scores.tolist(), strict=True)]
-    colours: Any = [COLOURS[i % len(COLOURS)] for i in found.labels.tolist()]
-    width = max(1, round(min(pixels.shape[1:]) / 250))
-    if captions:
-        pixels = draw_bounding_boxes(
-            pixels,
-            found.boxes,
-            captions,
-            colors=colours,
-            width=width,
-            label_colors="black",
-            label_background_colors=colours,
-            fill_labels=True,
-        )
-    return to_pil_image(pixels)
+    """An image, uint8 [3, H, W], with boxes, their classes and scores on it, in sizes that fit the image."""
+    edge = max(pixels.shape[1:])
+    font = ImageFont.load_default(size=max(10, edge // 45))
+    image = to_pil_image(pixels)
+    pen = ImageDraw.Draw(image)
+    rows = list(zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True))
+    for label, score, box in reversed(rows):  # the likeliest on top
+        colour = COLOURS[label % len(COLOURS)]
+        pen.rectangle(box, outline=colour, width=max(1, edge // 300))
+        caption = f"{classes[label]} {score:.2f}"
+        *_, width, height = pen.textbbox((0, 0), caption, font=font)
+        corner = (min(max(box[0], 0), max(image.width - width, 0)), max(box[1] - height, 0))
+        pen.rectangle((*corner, corner[0] + width, corner[1] + height), fill=colour)
+        pen.text(corner, caption, fill="black", font=font)
+    return image
 
 
 def _pixels(image: Image.Image) -> Tensor:

@@ -88,8 +88,11 @@ class DetectionJob(Job[DetectionRecipe]):
 
     def build(self) -> nn.Module:
         model: Any = self.card.build()
-        if self.recipe.model.backbone is not None:
-            load_body(model.backbone.body, self.recipe.model.backbone)
+        chosen = self.recipe.model
+        if chosen.backbone is not None:
+            load_body(model.backbone.body, chosen.backbone)
+        if chosen.weights is not None:
+            load_weights(model, chosen.weights)
         return model
 
     def task(self, model: nn.Module, steps: int) -> DetectionTask:
@@ -128,6 +131,22 @@ def load_body(body: nn.Module, path: str | Path) -> None:
         body.load_state_dict({name: weights[name] for name in own})
     except RuntimeError as error:
         raise ValueError(f"model.backbone {path} does not fit: {' '.join(str(error).split())}") from error
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Start from a detector's weights; what gives the classes stays fresh where it has another shape.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: No safetensors file, or of another detector.
+    """
+    weights, _ = read_weights(path)
+    own = model.state_dict()
+    fresh = {n for n in own if ".cls_logits." in n and n in weights and weights[n].shape != own[n].shape}
+    try:
+        model.load_state_dict({n: own[n] if n in fresh else value for n, value in weights.items()})
+    except RuntimeError as error:
+        raise ValueError(f"model.weights {path} does not fit: {' '.join(str(error).split())}") from error
 
 
 def expect_detector(name: str) -> None:

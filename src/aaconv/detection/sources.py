@@ -61,6 +61,8 @@ def load_boxes(recipe: DetectionRecipe) -> BoxData:
     (train_boxes, train_images), (val_boxes, val_images) = parts
     train = load_coco(root / train_boxes, root / train_images, on_missing=data.on_broken)
     val = load_coco(root / val_boxes, root / val_images, on_missing=data.on_broken, like=train)
+    if val.crowd.all():
+        raise ValueError(f"{root / val_boxes} must have a box that is no crowd to evaluate on, has none")
     view = BoxView(data.size, (augment.smallest, augment.largest), augment.flip)
     return BoxData(BoxImages(train, view, data.on_broken), BoxImages(val, view, data.on_broken))
 

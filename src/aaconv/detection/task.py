@@ -41,21 +41,46 @@ class BoxMeter:
         self.found += [found_in(index, found) for index, found in zip(indices, detections, strict=True)]
 
     def means(self, prefix: str = "") -> dict[str, float]:
-        """Each of ``FIGURES`` over all images of all devices."""
-        scores = score(self.truth, self._gathered())
-        figures = {name: getattr(scores, name) for name in FIGURES}
-        return {f"{prefix}{name}": float("nan") if value is None else value for name, value in figures.items()}
+        """Each of ``FIGURES`` over all images of all devices.
+
+        Raises:
+            FloatingPointError: A detector that came apart gave boxes or scores that are not finite.
+        """
+        parts = _gathered(self.found)
+        figures: list[float | None] = [None] * len(FIGURES)
+        if parts is not None:
+            figures = self._figures([one for part in parts for one in part])
+        if _processes() > 1:
+            torch.distributed.broadcast_object_list(figures, src=0)
+        if any(figure is None for figure in figures):
+            raise FloatingPointError("boxes or scores of the detector are not finite; use a smaller optimizer.lr")
+        return {f"{prefix}{name}": figure for name, figure in zip(FIGURES, figures, strict=True) if figure is not None}
 
     def reset(self) -> None:
         """Forget everything."""
         self.found = []
 
-    def _gathered(self) -> list[Found]:
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return self.found
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, self.found)
-        return [found for part in parts for found in part]
+    def _figures(self, found: list[Found]) -> list[float | None]:
+        """None each where what was found is not finite: all processes must hear of it."""
+        if not all(bool(one.boxes.isfinite().all() and one.scores.isfinite().all()) for one in found):
+            return [None] * len(FIGURES)
+        scores = score(self.truth, found)
+        return [getattr(scores, name) for name in FIGURES]
+
+
+def _gathered(found: list[Found]) -> list[list[Found]] | None:
+    """What every process found, on the first one, which scores it; None on the others."""
+    if _processes() == 1:
+        return [found]
+    first = torch.distributed.get_rank() == 0
+    parts: list[Any] | None = [None] * _processes() if first else None
+    torch.distributed.gather_object(found, parts, dst=0)
+    return parts
+
+
+def _processes() -> int:
+    known = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if known else 1
 
 
 def found_in(index: int, detections: dict[str, Tensor]) -> Found:

@@ -45,7 +45,7 @@ def measure_complexity(
     """
     height, width = expect_pair("image_size", image_size)
     formulas = CONVENTIONS[expect_one_of("convention", convention, CONVENTIONS)]
-    counted = _Dense(model) if hasattr(model, "dense") else model
+    counted = _Dense(model) if hasattr(type(model), "dense_outputs") else model
     flops = count_flops(counted, (1, in_chans, height, width), formulas)
     return Complexity(sum(p.numel() for p in model.parameters()), flops)
 
@@ -58,4 +58,4 @@ class _Dense(nn.Module):
         self.detector = detector
 
     def forward(self, images: torch.Tensor) -> Any:
-        return self.detector.dense(images)
+        return self.detector.dense_outputs(images)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from difflib import get_close_matches
 
 import torch
 from torch import nn
 
 from aaconv.models.complexity import measure_complexity
-from aaconv.models.registry import create_model, list_models
+from aaconv.models.registry import create_model, is_detector, list_models
 
 TORCHVISION = "torchvision:"
 
@@ -24,7 +25,9 @@ def any_model(name: str) -> nn.Module:
 
         known = torchvision.models.list_models()
         if name.removeprefix(TORCHVISION) in known:
-            return torchvision.models.get_model(name.removeprefix(TORCHVISION), weights=None)
+            build = torchvision.models.get_model_builder(name.removeprefix(TORCHVISION))
+            named = inspect.signature(build).parameters
+            return build(**{kind: None for kind in ("weights", "weights_backbone") if kind in named})
         known = [TORCHVISION + other for other in known]
     else:
         import timm
@@ -36,6 +39,15 @@ def any_model(name: str) -> nn.Module:
         known = [*list_models(), *timm.list_models()]
     close = get_close_matches(name, known, n=3)
     raise ValueError(f"no model {name!r}" + (f"; nearest: {', '.join(close)}" if close else ""))
+
+
+def finds_boxes(name: str) -> bool:
+    """Whether the network ``name`` is a detector, of ours or of torchvision's."""
+    if not name.startswith(TORCHVISION):
+        return is_detector(name)
+    import torchvision
+
+    return name.removeprefix(TORCHVISION) in torchvision.models.list_models(torchvision.models.detection)
 
 
 def describe(name: str) -> str:

@@ -20,7 +20,7 @@ def create_model(name: str, *, num_classes: int | None = None, in_chans: int = 3
 
     Args:
         name: One of ``list_models()``.
-        num_classes: Logits; None takes what the network was made for, 100 for CIFAR's, 91 for detectors and 1000 for
+        num_classes: Logits; None takes what the network was made for, 100 for CIFAR's, 80 for detectors and 1000 for
             others.
         in_chans: Image channels.
         changes: Cells of the row to override, such as ``position="sine"`` or ``img_size=64``, and what timm's networks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -60,6 +61,9 @@ def compare(
         raise ValueError(f"models must be at least two different detectors, got {', '.join(models)}")
     for model in models:
         expect_detector(model)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("detectors are compared in one process on one device; start it without a launcher")
+    overrides = [*overrides, "--machine.devices=1"]
     recipes = {
         (model, seed): load_recipe(recipe, [*overrides, f"--model.name={model}", f"--seed={seed}"], DetectionRecipe)
         for seed in range(seeds)
@@ -75,17 +79,20 @@ def perform(folder: Path, recipe: DetectionRecipe) -> Outcome:
     """Train one run to its end, unless it is there."""
     if not (folder / WEIGHTS).exists() or changes(read_yaml(folder / CONFIG), recipe):
         train(recipe, folder, title=f"{recipe.model.name}, seed {recipe.seed}")
-    with (folder / METRICS).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     model, _ = load_checkpoint(folder / WEIGHTS, detector=True)
-    return Outcome(
-        model=recipe.model.name,
-        seed=recipe.seed,
-        **{name: float(rows[-1][f"val_{name}"]) for name in FIGURES},
-        parameters=sum(value.numel() for value in model.parameters()),
-        steps=int(float(rows[-1]["step"])),
-        seconds=math.fsum(float(row["seconds"]) for row in rows),
-    )
+    try:
+        with (folder / METRICS).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return Outcome(
+            model=recipe.model.name,
+            seed=recipe.seed,
+            **{name: float(rows[-1][f"val_{name}"]) for name in FIGURES},
+            parameters=sum(value.numel() for value in model.parameters()),
+            steps=int(float(rows[-1]["step"])),
+            seconds=math.fsum(float(row["seconds"]) for row in rows),
+        )
+    except (OSError, IndexError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder / METRICS} is damaged ({error}); remove {folder} to make the run again") from error
 
 
 def page(outcomes: Sequence[Outcome], name: str, recipe: DetectionRecipe, folder: Path) -> str:

@@ -105,10 +105,12 @@ def _read_card(path: str | Path, entry: str) -> ModelCard:
         known = {field.name for field in fields(ModelCard)}
         card = ModelCard(**{name: _frozen(value) for name, value in values.items() if name in known})
         sound = len(card.mean) == len(card.std) == card.channels and len(card.classes) > 0
+        sound &= len(card.category_ids) == (len(card.classes) if is_detector(card.model) else 0)
+        sound &= all(isinstance(number, int) for number in card.category_ids)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} has a damaged description: {error}") from error
     if not sound:
-        raise ValueError(f"{path} has a damaged description: channels, mean, std or classes do not fit together")
+        raise ValueError(f"{path} has a damaged description: channels, mean, std, classes or ids do not fit together")
     return card
 
 

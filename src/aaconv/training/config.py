@@ -26,6 +26,11 @@ class ModelConfig:
     name: str = "aa_resnet10s"
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "in_chans", "img_size"):
+            if name in self.options:
+                raise ValueError(f"model.options.{name} must be left out: the images and data.size decide")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from aaconv.data.shards import ShardData
 from aaconv.data.splits import Draw, ImageData
-from aaconv.models import check_model_name
+from aaconv.models import check_model_name, is_detector
 from aaconv.models.complexity import measure_complexity
 from aaconv.training.checkpoint import ModelCard
 from aaconv.training.config import Recipe
@@ -46,13 +46,14 @@ def train(
         Stopped: A signal came; the run is saved.
         Failed: Memory, disk or another process of the run failed.
     """
-    check_model_name(recipe.model.name)
+    _expect_classifier(recipe.model.name)
     job = ClassificationJob(recipe, load_data(recipe) if data is None else data)
     return fit(job, folder, title=title, anyway=anyway)
 
 
 def dry_run(recipe: Recipe) -> str:
     """Build everything and train for one step of a few synthetic images; returns a line that says what was built."""
+    _expect_classifier(recipe.model.name)
     size = 2 * recipe.accumulate
     machine = replace(recipe.machine, devices=1, nodes=1, workers=0, loggers=(), accelerator="cpu")
     if machine.precision == "16":
@@ -84,6 +85,12 @@ def describe(data: ImageData | ShardData, recipe: Recipe) -> ModelCard:
         crop_pct=recipe.data.crop_pct,
         data=recipe.data.name,
     )
+
+
+def _expect_classifier(name: str) -> None:
+    check_model_name(name)
+    if is_detector(name):
+        raise ValueError(f"model.name must be a classifier, got {name}; 'aaconv detect train' trains detectors")
 
 
 class ClassificationJob(Job[Recipe]):
