@@ -182,12 +182,12 @@ def test_norms_can_be_frozen_and_layers_left_untrained():
 def test_bodies_of_others():
     """A network of timm's, augmented, under a pyramid of ours."""
     body = timm.create_model("resnet18", features_only=True, out_indices=(2, 3, 4), zero_init_last=False)
-    body, report = aaconv.augment(body, img_size=64, where=["layer4.*.conv1"])
+    body, report = aaconv.augment(body, img_size=64, where=["layer4.*.conv1"], new_channels="fresh")
     assert len(report.replaced) == 2
     model = retinanet.retinanet(body, num_classes=3, pyramid_channels=32, img_size=64)
     losses = model.train()([torch.rand(3, 64, 64)] * 2, TARGETS)
     sum(losses.values()).backward()
-    assert body.layer4[0].conv1.attention.out.weight.grad.abs().sum() > 0
+    assert body.layer4[0].conv1.attention.position.height.grad.abs().sum() > 0
     plain = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 8))
     for body in (plain, timm.create_model("resnet18")):
         with pytest.raises(ValueError, match=r"in_channels must list the channels .* features_only=True"):
