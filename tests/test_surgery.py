@@ -74,7 +74,7 @@ def zeroed(model, report):
 def test_begins_as_the_original_with_the_replaced_filters_zero(family):
     build, options = family
     original = build().eval()
-    model, report = augment(deepcopy(original), **options)
+    model, report = augment(deepcopy(original), new_channels="zero", **options)
     x = torch.randn(2, 3, *SIZE)
     torch.testing.assert_close(model(x), zeroed(original, report)(x), rtol=1e-4, atol=1e-5)
     assert len(report.replaced) + len(report.skipped) == sum(isinstance(m, nn.Conv2d) for m in original.modules())
@@ -97,11 +97,26 @@ def test_learns_and_reloads(family):
         torch.testing.assert_close(again.eval()(x), model.eval()(x), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_attention_of_a_new_network_is_drawn_and_of_a_trained_one_zero(trained):
+    """Zeros behind a new batch norm and a ReLU would have no gradient for ever."""
+    model = timm.create_model("resnet18", num_classes=3, zero_init_last=False)
+    if trained:
+        with torch.no_grad():
+            model.train()(torch.randn(4, 3, *SIZE))
+    model, report = augment(model, img_size=SIZE, where=["layer4.*.conv1"])
+    layers = [model.get_submodule(row.name).attention for row in report.replaced]
+    assert [bool(layer.out.weight.any()) for layer in layers] == [not trained] * 2
+    if not trained:
+        model.train()(torch.randn(4, 3, *SIZE)).square().sum().backward()
+        assert all(layer.position.height.grad.any() for layer in layers)
+
+
 @torch.no_grad()
 def test_taken_out_again(family):
     build, options = family
     original = build().eval()
-    model, report = augment(deepcopy(original), **options)
+    model, report = augment(deepcopy(original), new_channels="zero", **options)
     x = torch.randn(1, 3, *SIZE)
     plain = unaugment(model)
     assert not [m for m in plain.modules() if isinstance(m, AttentionAugmentedConv2d)]

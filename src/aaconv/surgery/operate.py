@@ -8,6 +8,7 @@ from copy import deepcopy
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aaconv._checks import expect_int, expect_pair
 from aaconv.nn.conv import AttentionAugmentedConv2d
@@ -34,7 +35,7 @@ def augment(
     max_pool: int = 2,
     extra_gflops: float | None = None,
     extra_memory_mb: float | None = None,
-    new_channels: str = "zero",
+    new_channels: str = "auto",
 ) -> tuple[nn.Module, Report]:
     """Replace convolutions of any network by augmented ones, in place.
 
@@ -55,7 +56,10 @@ def augment(
             from the last convolution towards the front, as the paper does under a limit.
         extra_memory_mb: Activations to add for one image at most, in 10^6 bytes of float32; spent likewise.
         new_channels: "zero": the new layers begin with zeros in attention's channels, so that the network computes what
-            it did with the replaced filters (the last of each group) set to zero. "fresh": they are drawn.
+            it did with the replaced filters (the last of each group) set to zero. "fresh": they are drawn. "auto":
+            zero, but fresh where no batch norm has seen an image: behind a new batch norm and a ReLU zeros have no gradient
+            and would stay. Behind a trained one that holds for channels which it shifts below zero; draw them where
+            what is learned counts more than the beginning.
 
     Returns:
         The model, and a report of every convolution. Its batch norms and what follows them keep what they learned.
@@ -77,7 +81,7 @@ def augment(
         max_pool=max_pool,
         extra_gflops=extra_gflops,
         extra_memory_mb=extra_memory_mb,
-        new_channels=new_channels,
+        new_channels=_resolved(model, new_channels),
     )
     convolutions = _convolutions(model)
     check_patterns(where, list(convolutions))
@@ -121,6 +125,15 @@ def unaugment(model: nn.Module) -> nn.Module:
         raise ValueError("model has no augmented convolutions to take out")
     _swap(model, {id(layer): _plain(layer) for layer in found})
     return model
+
+
+def _resolved(model: nn.Module, new_channels: str) -> str:
+    """What "auto" means for this network."""
+    if new_channels != "auto" or not isinstance(model, nn.Module):
+        return new_channels
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    seen = [m.running_mean for m in norms if m.running_mean is not None and not m.running_mean.is_meta]
+    return "fresh" if seen and not any(bool(mean.any()) for mean in seen) else "zero"
 
 
 def _plain(layer: AttentionAugmentedConv2d) -> nn.Conv2d:

@@ -21,7 +21,7 @@ from aaconv.surgery.maps import Maps, Size
 from aaconv.surgery.report import Replaced, Skipped
 
 Where = Callable[[str, nn.Conv2d], bool] | Sequence[str]
-NEW_CHANNELS = ("zero", "fresh")
+NEW_CHANNELS = ("auto", "zero", "fresh")
 
 
 @dataclass(frozen=True, kw_only=True)
