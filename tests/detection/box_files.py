@@ -36,10 +36,10 @@ def lay_part(root, part, sizes=SIZES, seed=0, empty=(1,), crowds=()):
         for place, kind in enumerate(kinds):  # the second one in the lower half
             (w, h), colour = LOOKS[kind]
             half = height // 2
-            h = min(h, half)
-            x, y = random.integers(0, [width - w + 1, half - h + 1]) + [0, half * place]
+            w, h = min(w, width), min(h, half)
+            x, y = random.integers([0, half * place], [width - w + 1, half * place + half - h + 1]).tolist()
             pixels[y : y + h, x : x + w] = colour
-            annotations.append(box(number, [int(x), int(y), w, h], kind))
+            annotations.append(box(number, [x, y, w, h], kind))
         if index in crowds:
             annotations.append(box(number, [0, 0, width, height], 9, iscrowd=1))
         (root / part / name).write_bytes(saved(Image.fromarray(pixels)))
@@ -83,18 +83,16 @@ def recipe_of(*overrides):
 
 
 def save_detector(path, classes=CLASSES, category_ids=CATEGORY_IDS, **options):
-    """A checkpoint of an untrained network that finds a dozen boxes of all classes in every image."""
-    options = {"score_thresh": 0.3, "detections_per_img": 12, **options}
-    card = ModelCard(
-        "aa_retinanet_resnet10_fpn", classes, 3, 64, MEAN, STD, options=options, category_ids=category_ids
-    )
+    """A checkpoint of an untrained network that finds thirty boxes of all classes in every image."""
+    options = {"score_thresh": 0.3, "detections_per_img": 30, **options}
+    card = ModelCard("aa_retinanet_resnet10_fpn", classes, 3, 64, MEAN, STD, options=options, category_ids=category_ids)
     model = card.build()
     for module in model.modules():  # not as they start, so that evaluation mode shows
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)
     head = model.head.classification_head.cls_logits
-    weight = torch.randn(head.weight.shape) / 20
-    head.weight.data = weight - weight.mean(dim=(1, 2, 3), keepdim=True)  # no class is found more often than others
+    weight = torch.randn(head.weight.shape) / 40
+    head.weight.data = weight - weight.mean(dim=(1, 2, 3), keepdim=True)  # else one class alone would be found
     nn.init.zeros_(head.bias)
     save_checkpoint(path, model, card)
     return path

@@ -99,14 +99,19 @@ def history(run):
 @pytest.mark.parametrize("name", CASES)
 def test_goes_on_to_the_bit(trials, name):
     _, world, kill = CASES[name]
-    whole, cut, resumed = trials[name]
+    expect_same_to_the_bit(trials[name], world, kill, 3, BATCHES)
+
+
+def expect_same_to_the_bit(runs, world, kill, epochs, batches):
+    """An uninterrupted run, one cut in its second epoch of ``batches``, and that one gone on."""
+    whole, cut, resumed = runs
     assert whole["codes"] == resumed["codes"] == [0] * world
     assert cut["codes"] == [-9 if kill == "SIGKILL" else 130] * world
     for rank in range(world):
         order, again = lines(whole, rank), lines(resumed, rank)
-        assert len(order) == 3 * BATCHES
+        assert len(order) == epochs * batches
         assert len(set(order)) == len(order)  # every batch is different, so that equal orders mean something
-        assert BATCHES < len(order) - len(again) < 2 * BATCHES  # in the middle of the second epoch
+        assert batches < len(order) - len(again) < 2 * batches  # in the middle of the second epoch
         assert again == order[-len(again) :]
         if kill != "SIGKILL":  # nothing is done twice
             assert lines(cut, rank) + again == order

@@ -5,6 +5,7 @@ batches that every process saw.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -20,13 +21,18 @@ from torch import nn
 
 from aaconv._errors import Stopped
 from aaconv.data.splits import ImageData, Split
-from aaconv.training import run as module
+from aaconv.detection.config import DetectionRecipe
+from aaconv.detection.run import train as train_detector
+from aaconv.detection.task import DetectionTask
 from aaconv.training.checkpoint import ModelCard
+from aaconv.training.config import Recipe
 from aaconv.training.recipes import load_recipe
+from aaconv.training.run import train
 from aaconv.training.task import ClassificationTask
 
 COUNT, EDGE = 100, 16
 LIMIT = 120  # seconds that a run may take
+LATE = ("aaconv.ops.cpu_kernels", "faster_coco_eval", "torchvision.transforms.v2")  # imported when they are needed
 
 
 def tiny_data():
@@ -63,21 +69,23 @@ def work(job, rank, world, port):
         rank_zero_only.rank = rank
     torch.set_num_threads(1)
     seen = open(f"{job['log']}.{rank}", "a")  # noqa: SIM115 (until the process ends)
-    original = ClassificationTask.training_step
+    detects = job.get("detects", False)
+    kind = DetectionTask if detects else ClassificationTask
+    original = kind.training_step
 
     def step(task, batch, index):
-        print(
-            zlib.crc32(batch.images.numpy().tobytes()), zlib.crc32(batch.noise.numpy().tobytes()), file=seen, flush=True
-        )
+        rest = torch.cat([target["boxes"] for target in batch.targets]) if detects else batch.noise
+        print(*(zlib.crc32(part.numpy().tobytes()) for part in (batch.images, rest)), file=seen, flush=True)
         time.sleep(job.get("pause", 0))
         return original(task, batch, index)
 
-    ClassificationTask.training_step = step
+    kind.training_step = step
     if job.get("no_batch_norm"):
         ModelCard.build = without_batch_norm(ModelCard.build)
-    recipe = load_recipe(job["recipe"], job["overrides"])
+    recipe = load_recipe(job["recipe"], job["overrides"], DetectionRecipe if detects else Recipe)
+    in_memory = recipe.data.name == "folder"
     try:
-        module.train(recipe, job["folder"], data=None if recipe.data.name == "shards" else tiny_data())
+        (train_detector if detects else train)(recipe, job["folder"], data=tiny_data() if in_memory else None)
     except Stopped:
         return 130
     return 0
@@ -142,6 +150,8 @@ def wait_until(job):
 
 
 if __name__ == "__main__":
+    for name in LATE:  # here, so that not every run does it
+        importlib.import_module(name)
     jobs = json.loads(Path(sys.argv[1]).read_text())
     for job in jobs:
         job["codes"] = perform(job)

@@ -57,9 +57,9 @@ def augment(
         extra_memory_mb: Activations to add for one image at most, in 10^6 bytes of float32; spent likewise.
         new_channels: "zero": the new layers begin with zeros in attention's channels, so that the network computes what
             it did with the replaced filters (the last of each group) set to zero. "fresh": they are drawn. "auto":
-            zero, but fresh where no batch norm has seen an image: behind a new batch norm and a ReLU zeros have no gradient
-            and would stay. Behind a trained one that holds for channels which it shifts below zero; draw them where
-            what is learned counts more than the beginning.
+            zero, but fresh where no batch norm has seen an image: behind a new batch norm and a ReLU zeros have no
+            gradient and would stay. Behind a trained one that holds for channels which it shifts below zero; draw them
+            where what is learned counts more than the beginning.
 
     Returns:
         The model, and a report of every convolution. Its batch norms and what follows them keep what they learned.
