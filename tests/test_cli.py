@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from PIL import Image
 from aaconv import cli
 from aaconv._errors import Failed, Stopped
 from aaconv.cli import main
+from tests.detection.box_files import TRAIN, VAL, lay_both, save_detector
 
 
 @pytest.fixture
@@ -27,6 +29,12 @@ def classes(tmp_path):
             picture[:, label * half : (label + 1) * half] += 150
             Image.fromarray(picture if i % 2 else picture[:, :, 0]).save(root / name / f"{i}.png")
     return root
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    """Images with boxes in COCO's format."""
+    return lay_both(tmp_path / "my boxes 사진")
 
 
 def run(capsys, *arguments):
@@ -64,6 +72,59 @@ def test_train_evaluate_predict(classes, tmp_path, capsys):
     lines = printed.splitlines()
     assert lines[0].startswith(f"{images[0]}: left 0.9")
     assert lines[1].startswith(f"{images[1]}: right 0.9")
+
+
+def detect_train(boxes, out, *others):
+    usual = ("--data.name", "coco", "--data.path", boxes, "--out", out, "--data.size", 64, "--batch_size", 3)
+    return ("detect", "train", "detect_digits", *usual, "--epochs", 2, "--machine.loggers", "[]", *others)
+
+
+def test_detect_train_evaluate_predict(boxes, tmp_path, capsys):
+    out, found = tmp_path / "run", tmp_path / "found"
+    command = detect_train(boxes, out, "--model.options.score_thresh", 0.0)
+    code, printed, progress = run(capsys, *command)
+    assert code == 0, progress
+    lines = printed.splitlines()
+    assert lines[0].startswith("mAP 0.")
+    assert lines[0].endswith(" after 2 epochs")
+    assert lines[1] == f"checkpoint: {out / 'model.safetensors'}"
+    assert "2/2: train_loss" in progress
+    val = ("--boxes", boxes / "annotations" / f"instances_{VAL}.json", "--images", boxes / VAL)
+    code, printed, progress = run(
+        capsys, "detect", "eval", out / "model.safetensors", *val, "--out", tmp_path / "scores"
+    )
+    assert code == 0, progress
+    assert len(printed.splitlines()) == 12
+    assert printed.startswith(" Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.")
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["detections"] == 600
+    images = [boxes / VAL / "0.png", boxes / VAL / "1.png"]
+    predict = ("detect", "predict", "--checkpoint", out / "model.safetensors", "--out", found)
+    code, printed, _ = run(capsys, *predict, "--threshold", 0, *images)
+    assert code == 0
+    lines = printed.splitlines()
+    for line, image in zip(lines, images, strict=False):
+        assert re.match(rf"{image}: (tall|wide|never) 0\.\d\d at \(\d+, \d+\) to \(\d+, \d+\), ", line)
+    assert lines[2] == f"drawings: {found}"
+    assert {path.name for path in found.iterdir()} == {"0.png", "1.png", "boxes.json"}
+    code, printed, _ = run(capsys, *predict, "--threshold", 1, images[0])
+    assert (code, printed.splitlines()[0]) == (0, f"{images[0]}: nothing")
+
+
+def test_configuration_of_detection_is_printed_and_can_be_given_again(tmp_path, capsys):
+    code, printed, _ = run(capsys, "detect", "train", "detect_digits", "--augment.largest", "3", "--print-config")
+    assert code == 0
+    assert "largest: 3.0" in printed
+    (tmp_path / "mine.yaml").write_text(printed)
+    code, again, _ = run(capsys, "detect", "train", tmp_path / "mine.yaml", "--print-config")
+    assert (code, again) == (0, printed)
+
+
+def test_dry_run_of_detection(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, printed, said = run(capsys, "detect", "train", "detect_digits", "--data.size", 32, "--dry-run")
+    assert (code, said) == (0, "")
+    assert "10 classes; one step on synthetic images works" in printed
+    assert not list(tmp_path.iterdir())
 
 
 def test_configuration_is_printed_and_can_be_given_again(tmp_path, capsys):
@@ -161,6 +222,52 @@ MISTAKES = {
         "Parser key \"optimizer.lr\": Expected a <class 'float'>. Got value: nan",
     ),
     "tiny canvas": (["train", "digits", "--data.size", "9"], "edge must be at least 17 for gap=1, got edge=9"),
+    "no command of detection": (["detect"], "the following arguments are required: COMMAND"),
+    "unknown command of detection": (["detect", "trian"], "invalid choice: 'trian'"),
+    "no recipe of detection": (["detect", "train"], "the following arguments are required: RECIPE"),
+    "unknown recipe of detection": (["detect", "train", "detect_digit"], "did you mean 'detect_digits'?"),
+    "recipe of classification": (
+        ["detect", "train", "digits"],
+        "recipe digits is of another task; use 'aaconv train digits'",
+    ),
+    "recipe for boxes": (["train", "detect_digits"], "is of another task; use 'aaconv detect train detect_digits'"),
+    "classifier for boxes": (
+        ["detect", "train", "detect_digits", "--model.name", "aa_resnet10s"],
+        "model.name must be a detector, got aa_resnet10s; there are ",
+    ),
+    "detector without boxes": (
+        ["train", "digits", "--model.name", "aa_retinanet_resnet10_fpn"],
+        "model.name must be a classifier, got aa_retinanet_resnet10_fpn",
+    ),
+    "norms that were never trained": (
+        ["detect", "train", "detect_digits", "--model.options.norm", "frozen"],
+        "model.options.norm must be batch without model.backbone or model.weights, got frozen",
+    ),
+    "key of classification": (
+        ["detect", "train", "detect_digits", "--label_smoothing", "0.1"],
+        "no key --label_smoothing of a recipe takes a value",
+    ),
+    "no images with boxes": (
+        ["detect", "train", "detect_coco"],
+        "data.path must say where the folder in COCO's format",
+    ),
+    "no folder of boxes": (["detect", "train", "detect_coco", "--data.path", "none"], "no folder of images none/train"),
+    "no detector to evaluate": (["detect", "eval"], "the following arguments are required: CHECKPOINT"),
+    "no file of a detector": (["detect", "eval", "none.safetensors"], "no checkpoint file none.safetensors"),
+    "no batch": (["detect", "eval", "a", "--batch-size", "0"], "batch_size must be at least 1, got batch_size=0"),
+    "shortened option": (["detect", "eval", "a", "--box", "b"], "unrecognized arguments: --box b"),
+    "threshold too high": (
+        ["detect", "predict", "--checkpoint", "a", "--threshold", "2", "a.png"],
+        "threshold must lie in [0, 1], got threshold=2.0",
+    ),
+    "threshold in words": (
+        ["detect", "predict", "--checkpoint", "a", "--threshold", "half", "a.png"],
+        "invalid float value: 'half'",
+    ),
+    "nothing to find boxes on": (
+        ["detect", "predict", "--checkpoint", "a"],
+        "the following arguments are required: IMAGE",
+    ),
     "no demo epochs": (["demo", "--epochs", "0"], "epochs must be at least 1, got epochs=0"),
 }
 
@@ -183,6 +290,33 @@ def test_broken_images_stop_before_training(classes, tmp_path, capsys):
     assert code == 2
     assert "1 of 49 images cannot be read" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_files_that_detection_cannot_use_get_one_line_and_exit_2(boxes, tmp_path, capsys):
+    checkpoint, text = save_detector(tmp_path / "detector.safetensors"), tmp_path / "text"
+    text.write_text("no file of ours")
+    train, val = (boxes / "annotations" / f"instances_{part}.json" for part in (TRAIN, VAL))
+    whole = train.read_text()
+    train.write_text(whole[:-9])
+    predict = ("detect", "predict", "--out", tmp_path / "found", "--checkpoint")
+    cases = [
+        (detect_train(boxes, tmp_path / "run"), f"instances_{TRAIN}.json: not JSON in UTF-8"),
+        (detect_train(boxes, tmp_path / "run", "--data.train_boxes", "none.json"), "no annotation file"),
+        (("detect", "eval", text), "text is no safetensors checkpoint"),
+        (("detect", "eval", checkpoint, "--boxes", val), "--images must say which folder the images of"),
+        (("detect", "eval", checkpoint, "--boxes", text, "--images", boxes), "text: not JSON in UTF-8"),
+        (("detect", "eval", checkpoint, "--boxes", val, "--images", boxes), "6 of the 6 images of"),
+        ((*predict, text, boxes / VAL / "0.png"), "text is no safetensors checkpoint"),
+        ((*predict, checkpoint, text), "text: not an image that can be read"),
+        ((*predict, checkpoint, tmp_path / "none.png"), "no image file"),
+    ]
+    for arguments, message in cases:
+        code, printed, said = run(capsys, *arguments)
+        assert (code, printed) == (2, ""), arguments
+        assert message in said
+        assert len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "found").exists()
 
 
 def test_unwritable_output(classes, tmp_path, capsys):
