@@ -109,7 +109,7 @@ def run_once(name: str, mode: str, shape: Shape) -> None:
     """One call, for ``peak_memory``."""
     model, images = build(name), torch.randn(max(LEAST[mode], shape[0]), 3, *shape[2:])
     if isinstance(model, Detector) and shape[-1] < model.transform.max_size:
-        model.dense_outputs(images)  # a detector would enlarge small images
+        model.eval().dense_outputs(images)  # a detector would enlarge small images
     else:
         MODES[mode](model, images)
 

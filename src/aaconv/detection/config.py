@@ -30,6 +30,8 @@ class DetectorConfig(ModelConfig):
     backbone: str | None = None
     weights: str | None = None
 
+    DECIDED: ClassVar[tuple[str, ...]] = ("num_classes", "in_chans", "img_size")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.backbone is not None and self.weights is not None:

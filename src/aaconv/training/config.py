@@ -26,8 +26,10 @@ class ModelConfig:
     name: str = "aa_resnet10s"
     options: dict[str, Any] = field(default_factory=dict)
 
+    DECIDED: ClassVar[tuple[str, ...]] = ("num_classes", "in_chans")  # by the images
+
     def __post_init__(self) -> None:
-        for name in ("num_classes", "in_chans", "img_size"):
+        for name in self.DECIDED:
             if name in self.options:
                 raise ValueError(f"model.options.{name} must be left out: the images and data.size decide")
 
