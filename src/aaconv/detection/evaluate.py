@@ -20,6 +20,7 @@ from aaconv.detection.loaders import whole_loader
 from aaconv.detection.scores import BoxScores, Found, as_results, score
 from aaconv.detection.task import as_floats, found_in
 from aaconv.training.checkpoint import load_checkpoint
+from aaconv.training.failures import explained
 from aaconv.training.loaders import Share
 
 SCORES, RESULTS, CURVES = "scores.json", "detections.json", "precision_recall.png"
@@ -100,7 +101,8 @@ def detect(model: nn.Module, images: BoxImages, batch_size: int = 16, workers: i
     """What a detector finds in each image."""
     device = to_device(model)
     found = []
-    with tqdm(total=len(images), desc="detecting", unit=" images", disable=None) as bar:
+    bar = tqdm(total=len(images), desc="detecting", unit=" images", disable=None)
+    with bar, explained(images.coco.root):
         for batch in whole_loader(images, batch_size, Share(), workers):
             if batch.indices:
                 detections = model(as_floats(batch.images, device))
