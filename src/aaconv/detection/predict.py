@@ -67,7 +67,7 @@ def predict_files(
     expect_ratio("threshold", threshold, zero=True)
     model, card = load_checkpoint(checkpoint, detector=True)
     for path in paths:  # before any work
-        decode(path, Image.Image.load)
+        decode(path, lambda image: image.load())
     folder, names = Path(out), _output_names(paths)
     given = {Path(path).resolve() for path in paths}
     clash = [name for name in names if (folder / name).resolve() in given]
