@@ -105,10 +105,11 @@ def _fit(job: Job[Any], folder: Path, title: str | None, anyway: bool) -> Traine
     keeper = Keeper(folder, card, recipe.machine.save_steps, recipe.machine.save_minutes)
     trainer = build_trainer(recipe, folder, history, keeper, title if shown else None)
     plan = Plan(job.count, recipe.batch_size, recipe.accumulate, trainer.world_size)
+    torch.manual_seed(recipe.seed)
+    model = job.build()
     if is_first():
         claim(folder, recipe, job.fingerprint(), trainer.world_size, anyway=anyway)
-    torch.manual_seed(recipe.seed)
-    task = job.task(_prepare(job.build(), recipe), plan.steps)
+    task = job.task(_prepare(model, recipe), plan.steps)
     start = _resume_point(folder)
     with explained(folder):
         trainer.fit(task, datamodule=EpochData(job, plan), ckpt_path=start, weights_only=True)
