@@ -111,9 +111,9 @@ def test_splits_share_no_scan_and_no_photograph():
 def test_photographs_need_no_download(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     monkeypatch.setattr(socket, "socket", None)
-    scenes._photograph.cache_clear()
+    scenes.open_photograph.cache_clear()
     for name in (*PHOTOGRAPHS["train"], *PHOTOGRAPHS["test"]):
-        photograph = scenes._photograph(name)
+        photograph = scenes.open_photograph(name)
         assert photograph.mode == "RGB"
         assert min(photograph.size) >= 300
 

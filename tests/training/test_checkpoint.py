@@ -95,7 +95,7 @@ REFUSALS = {
     "card is no JSON": "has a damaged description",
     "card is a list": "has a damaged description",
     "card lacks a field": "has a damaged description",
-    "card contradicts itself": "has a damaged description: channels, mean, std, classes or ids do not fit",
+    "card contradicts itself": "has a damaged description: channels, mean, std, classes, ids or edge do not fit",
     "unknown model": "no model 'resnet_900'; nearest:",
     "not finite": "holds weights that are not finite: head.bias",
     "missing weight": r"does not fit its network aa_resnet10s: .*Missing key.*head\.bias",

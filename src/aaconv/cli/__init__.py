@@ -11,6 +11,7 @@ from aaconv import __version__
 from aaconv._errors import Failed, Stopped
 from aaconv.cli.commands import COMMANDS, Commands
 from aaconv.cli.detect import DETECT
+from aaconv.cli.explain import EXPLAIN
 
 USAGE, INTERRUPTED, FAILED = 2, 130, 1
 
@@ -54,7 +55,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="aaconv", description="Attention-augmented convolution (Bello et al. 2019) for PyTorch.")
     parser.add_argument("--version", action="version", version=f"aaconv {__version__}")
-    commands = _add_commands(parser, COMMANDS)
+    commands = _add_commands(parser, COMMANDS | EXPLAIN)
     text = "Train, evaluate and use detectors."
     _add_commands(commands.add_parser("detect", help=text, description=text), DETECT)
     return parser

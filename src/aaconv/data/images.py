@@ -50,9 +50,14 @@ def decode(path: str | Path, make: Callable[[Image.Image], Made], content: bytes
 def fit_image(image: Image.Image, channels: int, edge: int, crop_pct: float = 1.0) -> Tensor:
     """Shorter side resized to E / crop_pct, then the middle E x E: uint8 [C, E, E]."""
     whole = upright(image, channels)
-    reach = min(whole.size) * edge / math.floor(edge / crop_pct) / 2
-    x, y = whole.width / 2, whole.height / 2
-    return resized(whole, edge, (x - reach, y - reach, x + reach, y + reach))
+    return resized(whole, edge, middle_of(whole.size, edge, crop_pct))
+
+
+def middle_of(size: tuple[int, int], edge: int, crop_pct: float = 1.0) -> tuple[float, float, float, float]:
+    """What ``fit_image`` keeps of an upright image of (width, height): left, top, right, bottom."""
+    reach = min(size) * edge / math.floor(edge / crop_pct) / 2
+    x, y = size[0] / 2, size[1] / 2
+    return x - reach, y - reach, x + reach, y + reach
 
 
 def resized(image: Image.Image, edge: int, box: tuple[float, float, float, float]) -> Tensor:

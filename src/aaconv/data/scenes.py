@@ -99,7 +99,7 @@ def scene(split: str, index: int, *, edge: int = 128, seed: int = 0) -> Scene:
     names = PHOTOGRAPHS[expect_one_of("split", split, PHOTOGRAPHS)]
     random = np.random.default_rng((seed, split == "test", index))
     photograph = names[random.integers(len(names))]
-    canvas = _background(_photograph(photograph), edge, random)
+    canvas = _background(open_photograph(photograph), edge, random)
     scans, digits = load_scans(split)
     count = 0 if random.random() < EMPTY else int(random.integers(1, MOST + 1))
     chosen, boxes = [], np.zeros((0, 4), np.int64)
@@ -122,7 +122,7 @@ def tight_box(inside: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _photograph(name: str) -> Image.Image:
+def open_photograph(name: str) -> Image.Image:
     """In colours, all of its pixels."""
     if name.endswith(".jpg"):
         from sklearn.datasets import load_sample_image

@@ -68,7 +68,7 @@ def predict_files(
     model, card = load_checkpoint(checkpoint, detector=True)
     for path in paths:  # before any work
         decode(path, lambda image: image.load())
-    folder, names = Path(out), _output_names(paths)
+    folder, names = Path(out), [f"{stem}.png" for stem in distinct_stems(paths)]
     given = {Path(path).resolve() for path in paths}
     clash = [name for name in names if (folder / name).resolve() in given]
     if clash:
@@ -123,12 +123,12 @@ def _named(found: Found, card: ModelCard) -> list[Detection]:
     return [Detection(card.classes[label], score, tuple(box)) for label, score, box in rows]
 
 
-def _output_names(paths: Sequence[str | Path]) -> list[str]:
-    """A PNG's name for each image; where several have one, numbers from the second on."""
+def distinct_stems(paths: Sequence[str | Path]) -> list[str]:
+    """The files' names without suffix; where several have one, numbers from the second on."""
     names: list[str] = []
     for path in paths:
         stem = printable(Path(path).stem)
-        choices = (f"{stem}{f'_{number}' * (number > 1)}.png" for number in count(1))
+        choices = (f"{stem}{f'_{number}' * (number > 1)}" for number in count(1))
         names.append(next(name for name in choices if name not in names))
     return names
 

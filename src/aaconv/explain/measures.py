@@ -19,6 +19,7 @@ from aaconv.explain.record import Recording
 from aaconv.nn import Attention2d, AttentionAugmentedConv2d
 from aaconv.nn.position import CoordPosition2d, NoPosition2d
 
+MOST = 2048  # queries of a map that are summed up
 CHUNK = 64  # queries at a time, so that memory grows with L and not with L * L
 
 
@@ -52,8 +53,22 @@ def inside_shares(maps: Tensor, queries: Tensor, reach: tuple[int, int]) -> Tens
     return (maps * near).sum(dim=(-2, -1))
 
 
+def reach_of(model: nn.Module, layer: str) -> tuple[int, int]:
+    """How many cells of the attention map the window of the convolution beside it reaches to each side, rounded up.
+
+    (1, 1) for attention that stands beside no convolution.
+    """
+    outer = model.get_submodule(layer.rpartition(".")[0])
+    if not isinstance(outer, AttentionAugmentedConv2d) or outer.conv is None or outer.attention is None:
+        return 1, 1
+    conv, attention = outer.conv, outer.attention
+    sides = zip(conv.kernel_size, conv.dilation, attention.stride, attention.pool, strict=True)
+    rows, columns = (math.ceil(size // 2 * gap / (step * pool)) for size, gap, step, pool in sides)
+    return rows, columns
+
+
 def summarize_heads(recording: Recording, layer: str, reach: tuple[int, int] = (1, 1)) -> list[HeadSummary]:
-    """Every head of a layer, over all images and queries of its last run.
+    """Every head of a layer, over all images of its last run and all queries, or ``MOST`` evenly spaced ones.
 
     Args:
         recording: Of a network that has run.
@@ -63,8 +78,7 @@ def summarize_heads(recording: Recording, layer: str, reach: tuple[int, int] = (
     """
     height, width = recording.grid(layer)
     sums, count = torch.zeros(0), 0
-    for start in range(0, height * width, CHUNK):
-        queries = torch.arange(start, min(start + CHUNK, height * width))
+    for queries in torch.arange(0, height * width, -(-height * width // MOST)).split(CHUNK):
         maps = recording.maps(layer, queries).cpu()
         parts = torch.stack([distances(maps, queries), entropies(maps), inside_shares(maps, queries, reach)])
         found = parts.double().sum(dim=(1, 3))  # [3, N]

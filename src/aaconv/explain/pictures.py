@@ -8,7 +8,7 @@ Letters: C channels of an image (1 or 3), Y X its height and width in pixels, N 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,10 +35,16 @@ def cell_of(point: Point, size: tuple[int, int], grid: tuple[int, int]) -> tuple
     return int(y * grid[0] / size[0]), int(x * grid[1] / size[1])
 
 
-def maps_from(recording: Recording, point: Point, size: tuple[int, int], part: str = "both") -> dict[str, Tensor]:
-    """What every head of every layer that ran attends to from a point of the first image: [N, H, W] by layer."""
+def maps_from(
+    recording: Recording,
+    point: Point,
+    size: tuple[int, int],
+    part: str = "both",
+    layers: Iterable[str] | None = None,
+) -> dict[str, Tensor]:
+    """What every head attends to from a point of the first image: [N, H, W] by layer, of ``layers`` or all that ran."""
     found = {}
-    for layer in recording.calls:
+    for layer in recording.calls if layers is None else layers:
         grid = recording.grid(layer)
         row, column = cell_of(point, size, grid)
         found[layer] = recording.maps(layer, [row * grid[1] + column], part)[0, :, 0].cpu()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aaconv._checks import expect_one_of
 from aaconv.nn import Attention2d
+from aaconv.nn.position import RelativePosition2d
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Recording:
         with torch.no_grad():
             height, width = self.layers[layer].reduced(self.last(layer).input).shape[2:]
         return height, width
+
+    def has_positions(self, layer: str) -> bool:
+        """Whether the layer's logits have a term of relative positions."""
+        expect_one_of("layer", layer, self.layers)
+        return isinstance(self.layers[layer].position, RelativePosition2d)
 
     def last(self, layer: str) -> Call:
         """The layer's last run.

@@ -6,10 +6,9 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from aaconv._files import write_text
@@ -36,9 +35,21 @@ class Section:
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Section]) -> None:
-    """Render the page and write it whole."""
-    source = resources.files("aaconv.explain").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(source).render(title=title, lead=lead, sections=sections)
+def write_report(
+    path: str | Path,
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    template: str = "report.html.j2",
+    **values: object,
+) -> None:
+    """Render the page and write it whole; ``values`` are what a ``template`` of its own needs beside."""
+    environment = Environment(
+        loader=PackageLoader("aaconv.explain"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(template).render(title=title, lead=lead, sections=sections, **values)
     write_text(path, page)

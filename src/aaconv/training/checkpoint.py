@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from aaconv import __version__
 from aaconv._files import write_whole
 from aaconv.models import create_model, is_detector
+from aaconv.zoo import locate_checkpoint
 
 KEY = "aaconv"  # of our entry in the file's metadata
+MAX_EDGE = 8192  # pixels of the images that a network may be made for
+LOADING = ("checkpoint_path", "cache_dir", "weights", "weights_backbone")  # options that read files or fetch
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,26 @@ def save_checkpoint(path: str | Path, model: nn.Module, card: ModelCard) -> None
     write_whole(path, lambda beside: beside.write_bytes(save(weights, metadata)))
 
 
-def load_checkpoint(path: str | Path, *, detector: bool = False) -> tuple[nn.Module, ModelCard]:
-    """The network of a file by ``save_checkpoint``, in evaluation mode, and its card.
+def load_checkpoint(path: str | Path, *, detector: bool | None = False) -> tuple[nn.Module, ModelCard]:
+    """The network of a file by ``save_checkpoint`` or a packaged checkpoint's name, in evaluation mode, and its card.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a checkpoint of ours, or not of a classifier (or a ``detector``); damaged, with missing, unknown
-            or misshapen weights, or not finite.
+        ValueError: Not a checkpoint of ours, or not of a classifier (a ``detector``, either if None); damaged, with
+            missing, unknown or misshapen weights, or not finite.
     """
     weights, entry = read_weights(path)
     if entry is None:
         raise ValueError(f"{path} holds weights but no description of their network; make it with 'aaconv train'")
     card = _read_card(path, entry)
-    if is_detector(card.model) != detector:
+    if detector is not None and is_detector(card.model) != detector:
         found, needed = ("a classifier", "a detector") if detector else ("a detector", "a classifier")
         use = "without" if detector else "with"
         raise ValueError(f"{path} is {found}'s ({card.model}), {needed}'s is needed; {use} 'detect' in front it works")
-    model = card.build()
+    try:
+        model = card.build()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} describes a network that cannot be built: {error}") from error
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -85,10 +91,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
         FileNotFoundError: No such file.
         ValueError: No safetensors file, damaged, or with weights that are not finite.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint file {path}")
+    file_path = locate_checkpoint(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(file_path, framework="pt") as file:
             entry = (file.metadata() or {}).get(KEY)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
@@ -107,10 +112,14 @@ def _read_card(path: str | Path, entry: str) -> ModelCard:
         sound = len(card.mean) == len(card.std) == card.channels and len(card.classes) > 0
         sound &= len(card.category_ids) == (len(card.classes) if is_detector(card.model) else 0)
         sound &= all(isinstance(number, int) for number in card.category_ids)
+        sound &= isinstance(card.edge, int) and 1 <= card.edge <= MAX_EDGE
+        loading = [name for name in card.options if name.startswith("pretrained") or name in LOADING]
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} has a damaged description: {error}") from error
     if not sound:
-        raise ValueError(f"{path} has a damaged description: channels, mean, std, classes or ids do not fit together")
+        raise ValueError(f"{path} has a damaged description: channels, mean, std, classes, ids or edge do not fit")
+    if loading:
+        raise ValueError(f"{path} asks for weights of other files ({', '.join(loading)}), which no checkpoint may")
     return card
 
 
