@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/aaconv demo
 
+# Two processes of one thread each: most of the time is starting programs, and threads that wait for each other spin.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -32,6 +33,7 @@ bench: install
 	$(BIN)/python benchmarks/pipeline.py --out runs/bench
 	$(BIN)/python benchmarks/engine.py --out runs/bench
 	$(BIN)/python benchmarks/engine.py --startup --out runs/bench
+	$(BIN)/python benchmarks/exploring.py --out runs/bench
 
 docs: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[docs]'

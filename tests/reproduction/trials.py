@@ -55,8 +55,10 @@ def perform_step(step):
     worker = None
     if "kill" in step:
         run = Path(step["folder"]) / TASK / ARM / "seed0"
+        holder = run / ".lock.holder"
+        wait_for(lambda: is_newer(holder, began) and holder.read_text())
+        worker = int(holder.read_text().split()[1])
         wait_for(lambda: is_newer(run / "last.ckpt", began))
-        worker = int((run / ".lock.holder").read_text().split()[1])
         (os.killpg if step.get("group") else os.kill)(child, getattr(signal, step["kill"]))
     code = os.waitstatus_to_exitcode(waited(child))
     return {**step, "code": code, "worker": worker, **trace(Path(step["folder"]))}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,11 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="aaconv-explore-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; deleted when the page ends
         page = build_page(Shelf(checkpoints))
-        launch(page, host, port, browser=browser)
-        page.block_thread()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, the folder with it
+        with suppress(KeyboardInterrupt):
+            launch(page, host, port, browser=browser)
+            page.block_thread()
+        page.close(verbose=False)
 
 
 def launch(page: gr.Blocks, host: str, port: int, *, browser: bool = False) -> str:

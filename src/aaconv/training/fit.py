@@ -159,7 +159,10 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        try:
+            who = holder.read_text(encoding="utf-8")
+        except OSError:  # it is just beginning or ending
+            who = "another process"
         raise ValueError(f"{folder} is in use by {who}; wait for it, stop it, or use another --out folder") from error
     for rest in folder.glob(f".{RESUME}.*"):  # of a run that was killed while it saved
         rest.unlink()
