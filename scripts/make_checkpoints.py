@@ -17,18 +17,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from aaconv._files import write_text, write_whole
-from aaconv.data.digit_pairs import digit_pairs
+from aaconv.data.digit_pairs import DigitPairs, digit_pairs
 from aaconv.detection import evaluate as boxes
 from aaconv.detection import run as detection
 from aaconv.detection.config import DetectionRecipe
 from aaconv.training import evaluate as classes
 from aaconv.training import run as classification
 from aaconv.training.checkpoint import load_checkpoint
-from aaconv.training.config import Recipe
+from aaconv.training.config import Recipe, RunConfig, changes
 from aaconv.training.fit import WEIGHTS
 from aaconv.training.intervals import paired_bootstrap
 from aaconv.training.predict import probabilities
-from aaconv.training.recipes import load_recipe
+from aaconv.training.recipes import load_recipe, read_yaml
+from aaconv.training.records import CONFIG, ENVIRONMENT
 from aaconv.zoo import FOLDER, SUFFIX
 
 SCANS = (
@@ -58,6 +59,7 @@ def pair_accuracy(path: Path) -> str:
     """With the interval over the held-out scans."""
     model, card = load_checkpoint(path)
     test = digit_pairs().val
+    assert isinstance(test, DigitPairs)
     correct = probabilities(model, card, test.images).argmax(dim=1) == test.labels
     low, high = paired_bootstrap(correct, test.scans)
     return (
@@ -134,7 +136,9 @@ def make(name: str, row: Row, run: Path, out: Path) -> None:
     kind, engine = (DetectionRecipe, detection) if row.detector else (Recipe, classification)
     recipe = load_recipe(row.recipe, list(row.changes), kind)
     weights = run / WEIGHTS
-    if not weights.is_file():  # starting a finished run again would note this machine as its own
+    if weights.is_file():  # starting a finished run again would note this machine as its own
+        expect_same(recipe, run)
+    else:
         engine.train(recipe, run)
     shipped = out / f"{name}{SUFFIX}"
     round_weights(weights, shipped)
@@ -158,9 +162,19 @@ def make(name: str, row: Row, run: Path, out: Path) -> None:
     print(text)
 
 
+def expect_same(recipe: RunConfig, run: Path) -> None:
+    """The card names the recipe of today, so that a finished run must be of it.
+
+    Raises:
+        ValueError: It is of another.
+    """
+    if different := changes(read_yaml(run / CONFIG), recipe):
+        raise ValueError(f"{run} must hold the run of its row, got other values: {', '.join(different)}; remove it")
+
+
 def machine(run: Path) -> str:
     """What a run was made on."""
-    found = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    found = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
     threads = "one thread" if found["threads"] == 1 else f"{found['threads']} threads"
     versions = f"torch {found['packages']['torch']}, Python {found['python']}, aaconv {found['aaconv']}"
     return f"{threads} of an {found['processor']}, {versions}"

@@ -21,7 +21,20 @@ def program(monkeypatch):
 
 
 def run(program, monkeypatch, *arguments):
-    tiny = ["--model", "aa_resnet10s", "--size", "32", "--clicks", "3", "--sessions", "2", "--rate", "10", "--seconds", "1"]
+    tiny = [
+        "--model",
+        "aa_resnet10s",
+        "--size",
+        "32",
+        "--clicks",
+        "3",
+        "--sessions",
+        "2",
+        "--rate",
+        "10",
+        "--seconds",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", ["exploring.py", *tiny, *arguments])
     monkeypatch.setattr(program, "BROWSERS", ())
     return program.main()

@@ -96,4 +96,7 @@ def test_commands_take_names(tmp_path, capsys):
         picture.save(path)
     assert main(["predict", "--checkpoint", "digits", *map(str, paths)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [re.fullmatch(r".*/\d\.png: (\w+) [01]\.\d{3}", line)[1] in CLASSES for line in lines] == [True] * 4
+    found = [re.fullmatch(r".*/\d\.png: (\w+) ([01]\.\d{3})", line).groups() for line in lines]
+    best = probabilities(*load_checkpoint("digits"), pairs.images).max(dim=1)
+    assert [label for label, _ in found] == [CLASSES[index] for index in best.indices.tolist()]
+    assert [float(share) for _, share in found] == pytest.approx(best.values.tolist(), abs=2e-3)

@@ -6,8 +6,8 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported; the page calls nobody
@@ -60,10 +60,11 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="aaconv-explore-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; deleted when the page ends
         page = build_page(Shelf(checkpoints))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, the folder with it
-        with suppress(KeyboardInterrupt):
-            launch(page, host, port, browser=browser)
-            page.block_thread()
+        ended = Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # an exception could be swallowed while the server starts
+            signal.signal(number, lambda *_: ended.set())
+        launch(page, host, port, browser=browser)
+        ended.wait()
         page.close(verbose=False)
 
 

@@ -67,7 +67,9 @@ def explain_files(
     edge = page_edge(list(seen.values()))
     evidence: dict[str, list[Tensor | None]] = {name: [] for name in seen}
     overviews = []
-    for index, (network, stem) in enumerate(zip(networks, distinct_stems(checkpoints), strict=True)):
+    for index, (network, stem) in enumerate(
+        zip(networks, distinct_stems([f"{one.title}.x" for one in networks]), strict=True)
+    ):
         files = distinct_stems([f"{_file_name(name)}.png" for name in seen])
         for file, (name, looks) in zip(files, _bar(f"drawing {network.title}", seen), strict=True):
             look = looks[index]

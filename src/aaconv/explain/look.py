@@ -106,7 +106,7 @@ class Network:
             ValueError: Damaged, or without an attention layer that fits the patterns.
         """
         model, card = load_checkpoint(checkpoint, detector=None)
-        return cls(_title(Path(checkpoint)), model, card, patterns)
+        return cls(title_of(checkpoint), model, card, patterns)
 
     def look(self, image: Image.Image) -> Look:
         """Look at an opened image, as prediction does.
@@ -159,7 +159,8 @@ def _as_given(model: Any, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
     return pixels.to(torch.uint8), batch.image_sizes[0]
 
 
-def _title(checkpoint: Path) -> str:
+def title_of(checkpoint: str | Path) -> str:
     """The file's name, or its run's where all runs call it so."""
-    alike = checkpoint.stem in ("model", "best")
-    return printable(checkpoint.absolute().parent.name if alike else checkpoint.stem)
+    path = Path(checkpoint)
+    alike = path.stem in ("model", "best")
+    return printable(path.absolute().parent.name if alike else path.stem)

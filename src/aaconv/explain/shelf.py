@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from PIL import Image
 
-from aaconv.data.images import decode, upright
+from aaconv.data.images import GREY_MODES, decode, upright
 from aaconv.explain import packing
-from aaconv.explain.look import Look, Network
+from aaconv.explain.look import Look, Network, title_of
 from aaconv.explain.samples import samples
 from aaconv.nn.attention import PARTS
 
@@ -50,9 +50,10 @@ class Shelf:
         self._loaded: dict[str, Network] = {}
         self._looks: dict[str, list[Look]] = {}
         self._lock = Lock()
-        first = Network.load(checkpoints[0])
-        self._sources = {first.title: checkpoints[0]} | {Path(source).stem: source for source in checkpoints[1:]}
-        self._loaded[first.title] = first
+        self._sources: dict[str, str | Path] = {}
+        for source in checkpoints:
+            self._sources[_free(title_of(source), self._sources)] = source
+        first = self.network(next(iter(self._sources)), Session())
         first.look(next(iter(samples(first.card).values())))  # what is compiled and read once is, before anybody waits
 
     def titles(self, session: Session) -> list[str]:
@@ -71,6 +72,7 @@ class Shelf:
             raise ValueError(f"no network {title!r}; there are {', '.join(self.titles(session))}")
         with self._lock:
             found = self._loaded.pop(title, None) or Network.load(self._sources[title])
+            found.title = title
             self._loaded[title] = found  # the last used is the last to go
             while len(self._loaded) > LOADED:
                 del self._loaded[next(iter(self._loaded))]
@@ -89,12 +91,9 @@ class Shelf:
             raise ValueError(str(error).replace(str(source), source.name)) from error
         finally:
             source.unlink(missing_ok=True)
-        title = network.title
-        while title in self.titles(session):
-            title += "'"
-        network.title = title
-        session.own = {title: network}  # one at a time: they may be large
-        return title
+        network.title = _free(network.title, self._sources)
+        session.own = {network.title: network}  # one at a time: they may be large
+        return network.title
 
     def take(self, path: str | Path, session: Session) -> None:
         """Take an uploaded image for one page and delete the file.
@@ -146,9 +145,13 @@ class Shelf:
             self._looks.pop(session.token, None)
 
 
+def _free(title: str, taken: Container[str]) -> str:
+    """A title that is not taken."""
+    return title if title not in taken else _free(title + "'", taken)
+
+
 def _kept(image: Image.Image) -> Image.Image:
-    """In colours, upright, and no larger than needed; a network reduces it further."""
-    grey = image.mode in ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
-    whole = upright(image, 1 if grey else 3)
+    """Grey or in colour, upright, and no larger than needed; a network reduces it further."""
+    whole = upright(image, 1 if image.mode in GREY_MODES else 3)
     whole.thumbnail((KEPT_EDGE, KEPT_EDGE))
     return whole
