@@ -100,7 +100,7 @@ def build_page(shelf: Shelf) -> gr.Blocks:
         gallery = gr.Gallery(
             label="Samples",
             columns=8,
-            height="auto",
+            height=160,
             object_fit="contain",
             allow_preview=False,
             interactive=False,
