@@ -45,4 +45,4 @@ constraints:
 	sed -i '1i # Versions that are tested together. Made by `make constraints`; no download addresses.' constraints.txt
 
 clean:
-	rm -rf $(VENV) docs/_build
+	rm -rf $(VENV) docs/_build docs/jupyter_execute
