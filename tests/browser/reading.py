@@ -4,8 +4,6 @@ import re
 
 import torch
 
-from aaconv import attention_maps_2d
-
 LAYER = "blocks.3.conv1.attention"
 
 
@@ -53,15 +51,6 @@ def choose(page, label, text, at=0):
     """An option of one of the viewer's own lists."""
     named = page.locator(".aa-viewer label").filter(has_text=re.compile(f"^{label} "))
     named.locator("select").nth(at).select_option(label=text)
-
-
-def exact(look, layer, query, part="both"):
-    """Every head's map from a flat position, by the public function: [N, H, W]."""
-    with torch.no_grad():
-        p = look.recording.layers[layer].project(look.recording.inputs[layer])
-        k = p.k if part != "position" else torch.zeros_like(p.k)
-        rel_h, rel_w = (None, None) if part == "content" else (p.rel_h, p.rel_w)
-        return attention_maps_2d(p.q, k, rel_h, rel_w, grid=p.grid, queries=[query])[0, :, 0]
 
 
 def close(shown, heads):

@@ -10,10 +10,10 @@ from PIL import Image
 from aaconv.explain.look import Network
 from aaconv.explain.samples import samples
 
-from ..explain.networks import image, saved
+from ..explain.networks import exact, image, saved
 from ..explain.test_shelf import SVG, bomb, encoded, turned
 from .conftest import watch
-from .reading import LAYER, choose, click, close, exact, named, numbers, ready, strongest
+from .reading import LAYER, choose, click, close, named, numbers, ready, strongest
 
 GRID = 8
 

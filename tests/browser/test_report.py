@@ -6,8 +6,9 @@ from aaconv.explain.explain import explain_files
 from aaconv.explain.look import Network
 from aaconv.explain.samples import samples
 
+from ..explain.networks import exact
 from .conftest import watch
-from .reading import LAYER, choose, click, close, exact, numbers, ready
+from .reading import LAYER, choose, click, close, numbers, ready
 
 GRID = 8
 

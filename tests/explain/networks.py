@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from aaconv import attention_maps_2d
 from aaconv.explain.look import Network
 from aaconv.training.checkpoint import ModelCard, save_checkpoint
 
@@ -39,3 +40,12 @@ def saved(path, card=None, change=None):
 def image(width=60, height=40, mode="RGB", seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
+
+
+def exact(look, layer, query, part="both"):
+    """Every head's map from a flat position, by the public function: [N, H, W]."""
+    with torch.no_grad():
+        p = look.recording.layers[layer].project(look.recording.inputs[layer])
+        k = p.k if part != "position" else torch.zeros_like(p.k)
+        rel_h, rel_w = (None, None) if part == "content" else (p.rel_h, p.rel_w)
+        return attention_maps_2d(p.q, k, rel_h, rel_w, grid=p.grid, queries=[query])[0, :, 0]

@@ -8,10 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aaconv import attention_maps_2d
 from aaconv.explain import packing
 
-from .networks import classifier_card, detector_card, image, network
+from .networks import classifier_card, detector_card, exact, image, network
 
 LAYER = "blocks.3.conv1.attention"
 
@@ -21,13 +20,6 @@ def unpacked(packed, shape):
     maps = np.frombuffer(base64.b64decode(packed["maps"]), np.uint8).reshape(shape)
     peaks = np.frombuffer(base64.b64decode(packed["peaks"]), "<f4").reshape(shape[:-2])
     return torch.from_numpy(maps / 255.0 * peaks[..., None, None])
-
-
-def exact(look, layer, query):
-    """The maps from one flat position, by the public function: [N, H, W]."""
-    with torch.no_grad():
-        p = look.recording.layers[layer].project(look.recording.inputs[layer])
-        return attention_maps_2d(p.q, p.k, p.rel_h, p.rel_w, grid=p.grid, queries=[query])[0, :, 0].double()
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1), (4, 1, 1)])
