@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint bench docs constraints clean
+.PHONY: install demo test hard lint bench docs constraints clean
 
 install: $(STAMP)
 
@@ -19,6 +19,10 @@ demo: install
 # Two processes of one thread each: most of the time is starting programs, and threads that wait for each other spin.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# What takes minutes: readers fed with damaged files, programs killed and starved.
+hard: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hard --numprocesses 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .
