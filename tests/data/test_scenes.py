@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from aaconv.data import caches, scenes
+from aaconv import _files
+from aaconv.data import scenes
 from aaconv.data.caches import cache_folder, make_folder
 from aaconv.data.coco import load_coco
 from aaconv.data.digit_pairs import load_scans
@@ -246,10 +247,10 @@ def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_processes_are_told_apart():
-    assert caches._alive(os.getpid())
+    assert _files._alive(os.getpid())
     process = started(int)
     process.join()
-    assert not caches._alive(process.pid)
+    assert not _files._alive(process.pid)
 
 
 @pytest.mark.parametrize(

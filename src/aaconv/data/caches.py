@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from aaconv._files import beside, remove_unfinished
 
 VARIABLE = "AACONV_CACHE"
 
@@ -29,49 +28,27 @@ def make_folder(target: Path, fill: Callable[[Path], object]) -> Path:
     Raises:
         OSError: It cannot be written.
     """
-    mine = f".{target.name}.{socket.gethostname()}."
-    beside = target.with_name(f"{mine}{os.getpid()}.{secrets.token_hex(4)}")
+    unfinished = beside(target)
     try:
         if target.is_dir():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target.parent, mine)
-        beside.mkdir()
-        fill(beside)
-        _rename(beside, target)
+        remove_unfinished(target.parent)
+        unfinished.mkdir()
+        fill(unfinished)
+        _rename(unfinished, target)
     except OSError as error:
         raise OSError(
             f"{target} cannot be made: {error}; another folder can be named as argument or in ${VARIABLE}"
         ) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 
-def _rename(beside: Path, target: Path) -> None:
+def _rename(unfinished: Path, target: Path) -> None:
     try:
-        beside.rename(target)
+        unfinished.rename(target)
     except OSError:
         if not target.is_dir():
             raise
-
-
-def _remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove what processes of this machine began and did not live to finish."""
-    for path in folder.glob(f"{prefix}*"):
-        process = path.name[len(prefix) :].split(".")[0]
-        if process.isdecimal() and not _alive(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    """Whether there is such a process; on Windows, where asking would end it, always."""
-    if sys.platform == "win32":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader
 
+from aaconv._files import remove_unfinished
 from aaconv.data.splits import Draw
 from aaconv.training.callbacks import History
 from aaconv.training.checkpoint import ModelCard, save_checkpoint
@@ -164,8 +165,7 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:  # it is just beginning or ending
             who = "another process"
         raise ValueError(f"{folder} is in use by {who}; wait for it, stop it, or use another --out folder") from error
-    for rest in folder.glob(f".{RESUME}.*"):  # of a run that was killed while it saved
-        rest.unlink()
+    remove_unfinished(folder, all_processes=True)  # nobody else writes here now
     try:
         holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
