@@ -21,7 +21,7 @@ ALLOWED = {
     "models": {"_checks", "ops", "nn", "surgery"},
     "paper": set(),
     "tables": {"_checks", "models", "paper"},
-    "data": {"_checks"},
+    "data": {"_checks", "_files"},
     "recipes": set(),
     "zoo": set(),
     "training": {"__init__", "_checks", "_errors", "_files", "models", "data", "zoo"},
