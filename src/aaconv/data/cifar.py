@@ -5,10 +5,8 @@ Letters: n images of one file.
 
 from __future__ import annotations
 
-import _codecs
 import hashlib
-import io
-import pickle
+import reprlib
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -20,15 +18,9 @@ import torch
 
 from aaconv._checks import expect_one_of, expect_ratio
 from aaconv.data.download import ARCHIVES, Archive, md5_of
+from aaconv.data.plain_pickle import read_plain
 from aaconv.data.splits import ImageData, Split, hold_out
 
-ADMITTED = {  # all that a pickle may call: what makes arrays and strings, under the names of old and new numpy
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("_codecs", "encode"): _codecs.encode,
-}
 PIXELS = 3 * 32 * 32  # of an image: all red, all green, all blue, each row by row
 
 
@@ -114,18 +106,11 @@ def _unpack(row: Archive, archive: Path) -> dict[str, bytes]:
     return files
 
 
-class _Unpickler(pickle.Unpickler):
-    """Refuses all but ``ADMITTED``: md5 can be forged, and a pickle may otherwise run anything."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
-        return ADMITTED[module, name]
-
-
 def _unpickle(content: bytes, where: str) -> dict[str, Any]:
     try:
-        loaded = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        loaded = read_plain(content)
+    except MemoryError:
+        raise
     except Exception as error:  # damaged pickles fail in any way
         raise ValueError(f"{where} cannot be read: {error}; download it again") from error
     if not isinstance(loaded, dict):
@@ -140,8 +125,13 @@ def _class_names(row: Archive, files: dict[str, bytes], source: Path) -> list[st
     else:
         names = _unpickle(files[member], f"{member} of {source}").get(row.keys[1])
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{member} of {source} must hold a list of class names, got {str(names)[:40]}")
+        raise ValueError(f"{member} of {source} must hold a list of class names, got {_shown(names)}")
     return names
+
+
+def _shown(names: Any) -> str:
+    """What there is instead of names; what holds itself many times over would make a long text."""
+    return names[:40] if isinstance(names, str) else reprlib.repr(names)[:80]
 
 
 def _parse(row: Archive, files: dict[str, bytes], members: Mapping[str, Any], classes: int, source: Path) -> Split:

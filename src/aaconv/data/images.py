@@ -19,8 +19,10 @@ from torch import Tensor
 
 Made = TypeVar("Made")
 SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG")  # whatever a file is called: Pillow has others whose reading starts programs
 MAX_PIXELS = 64_000_000  # a decoded file above this is refused; Pillow alone would only warn
-BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow raises for broken files
+MAX_BYTES = 8 * MAX_PIXELS  # of a file; no pixel takes more
+BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow raises for broken notes of the camera
 GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -40,11 +42,18 @@ def read_image(path: str | Path, channels: int, edge: int, crop_pct: float = 1.0
 
 def decode(path: str | Path, make: Callable[[Image.Image], Made], content: bytes | None = None) -> Made:
     """What ``make`` makes of the image that ``open_image`` opens; same errors as ``read_image``."""
-    with open_image(path, content) as image:
+    name = printable(path)
+    with open_image(path, _content_of(Path(path), name) if content is None else content) as image:
+        try:
+            image.load()  # from memory: of a file Pillow allocates whatever lengths are written there
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged files make Pillow fail in any way
+            raise ImageReadError(f"{name}: {_reason(error)}") from error
         try:
             return make(image)
-        except BROKEN as error:  # pixels are read as late as here
-            raise ImageReadError(f"{printable(path)}: {error}") from error
+        except BROKEN as error:  # what is noted of the camera is read as late as here
+            raise ImageReadError(f"{name}: {_reason(error)}") from error
 
 
 def fit_image(image: Image.Image, channels: int, edge: int, crop_pct: float = 1.0) -> Tensor:
@@ -81,26 +90,52 @@ def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     ``content`` is the file's, where it was read already; ``path`` then only names it.
     """
     name = printable(path)
-    if content is None and not Path(path).exists():
-        raise FileNotFoundError(f"no image file {name}")
+    if content is None:
+        _expect_file(Path(path), name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path if content is None else io.BytesIO(content))
-    except Image.DecompressionBombError as error:
-        raise ImageReadError(f"{name}: {error}") from error
-    except BROKEN as error:
-        reason = "not an image that can be read" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise ImageReadError(f"{name}: {reason}") from error
+            image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageReadError(f"{name}: {_reason(error)}") from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ImageReadError(f"{name}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
     return image
 
 
+def _expect_file(path: Path, name: str) -> int:
+    """Bytes of a file; raises where it is none: reading a device may never end, and reading a pipe not even begin."""
+    if not path.exists():
+        raise FileNotFoundError(f"no image file {name}")
+    if not path.is_file():
+        raise ImageReadError(f"{name}: {'Is a directory' if path.is_dir() else 'a device or pipe'}, not a file")
+    return path.stat().st_size
+
+
+def _content_of(path: Path, name: str) -> bytes:
+    """The bytes of an image file."""
+    if (size := _expect_file(path, name)) > MAX_BYTES:
+        raise ImageReadError(f"{name}: {size:,} bytes, more than {MAX_BYTES:,}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageReadError(f"{name}: {error.strerror}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why Pillow cannot read a file, in words."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not an image that can be read ({' or '.join(FORMATS)})"
+    return printable(str(error) or type(error).__name__)
+
+
 def printable(path: str | Path) -> str:
-    """A path for messages: bytes of names that are no UTF-8 are written out."""
-    return str(path).encode(errors="backslashreplace").decode()
+    """A path for messages: bytes of names that are no UTF-8 are written out, and what would steer a terminal."""
+    text = str(path).encode(errors="backslashreplace").decode()
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def is_grey(path: str | Path) -> bool:

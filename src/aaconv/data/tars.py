@@ -6,6 +6,7 @@ are read with the standard library: the format's own package runs shell commands
 
 from __future__ import annotations
 
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,15 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from aaconv.data.images import SUFFIXES, ImageReadError, printable
+from aaconv.data.images import MAX_BYTES, SUFFIXES, ImageReadError, printable
 from aaconv.data.remote import CHUNK, RemoteFile
+
+RANGE = r"\{(\d+)\.\.(\d+)\}"  # of numbers in a pattern
+MAX_SHARDS = 1_000_000  # of a pattern
+MAX_LABEL = 2**16  # bytes of a member that holds a class
+MAX_NAME = 2**20  # bytes of a header's own content: a long name, or notes of another system
+LARGEST = 2**53  # bytes of a member that is passed over
+NAMING = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
 class Sample(NamedTuple):
@@ -27,8 +35,17 @@ class Sample(NamedTuple):
 
 
 def expand(pattern: str) -> tuple[str, ...]:
-    """The shards of a pattern: "a-{08..10}.tar" is a-08.tar, a-09.tar and a-10.tar."""
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    """The shards of a pattern: "a-{08..10}.tar" is a-08.tar, a-09.tar and a-10.tar.
+
+    Raises:
+        ValueError: It counts downwards, or to more than ``MAX_SHARDS`` shards.
+    """
+    ranges = re.findall(RANGE, pattern)
+    if any(max(map(len, ends)) > 18 for ends in ranges):
+        raise ValueError(f"shards {pattern[:80]} must count in numbers of at most 18 digits")
+    if (count := math.prod(int(last) - int(first) + 1 for first, last in ranges)) > MAX_SHARDS:
+        raise ValueError(f"shards {pattern} must be at most {MAX_SHARDS:,}, got {count:,}")
+    found = re.search(RANGE, pattern)
     if found is None:
         return (pattern,)
     first, last = found.groups()
@@ -87,25 +104,48 @@ class _Header(tarfile.TarInfo):
     """A header whose damage is told: tarfile takes all but the first one's for the end of the archive."""
 
     @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        # tarfile allocates what a header claims, and goes round for ever where it claims less than nothing
+        if not 0 <= header.size <= (MAX_NAME if header.type in NAMING else LARGEST):
+            raise tarfile.ReadError(f"a header claims {header.size:,} bytes")
+        return header
+
+    @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> _Header:
         try:
-            return super().fromtarfile(tar)
+            header = super().fromtarfile(tar)
         except tarfile.HeaderError as error:
             if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
                 raise
             raise tarfile.ReadError(f"it is cut short or damaged: {error}") from error
+        if not 0 <= header.size <= LARGEST:  # which other systems' notes may change
+            raise tarfile.ReadError(f"a header claims {header.size:,} bytes")
+        return header
 
 
 def _members(url: str, *, contents: bool = True) -> Iterator[tuple[str, bytes]]:
-    """Names of a tar file's members and what they hold, one after the other."""
+    """Names of a tar file's members, and what those of samples hold, one after the other."""
     mode: Any = "r|*" if contents else "r:*"  # the latter jumps from header to header
     try:
         opened: Any = open(url, "rb") if is_local(url) else RemoteFile(url)  # noqa: SIM115  # closing does it
         with closing(opened), tarfile.open(fileobj=opened, mode=mode, bufsize=CHUNK, tarinfo=_Header) as tar:
             for member in tar:
                 if member.isfile():
-                    file = tar.extractfile(member) if contents else None
-                    yield member.name, file.read() if file else b""
-    except (tarfile.TarError, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())  # one line
+                    yield member.name, _content(tar, member) if contents else b""
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged archives fail in any way
+        reason = printable(" ".join(str(error).split()))  # one line
         raise ImageReadError(f"shard {printable(url)} cannot be read: {reason}") from error
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """What a member of a sample holds; others are passed over."""
+    if not (_is_image(member.name) or member.name.endswith(".cls")):
+        return b""
+    limit = MAX_BYTES if _is_image(member.name) else MAX_LABEL
+    if member.size > limit or member.issparse():  # holes take no room in the file, but as much in memory as it says
+        raise tarfile.ReadError(f"member {member.name} has {member.size:,} bytes or holes, the limit is {limit:,}")
+    file = tar.extractfile(member)
+    return file.read() if file else b""
