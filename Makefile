@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test hard lint bench docs constraints clean
+.PHONY: install demo test hard lint bench docs release-check constraints clean
 
 install: $(STAMP)
 
@@ -42,6 +42,10 @@ bench: install
 docs: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[docs]'
 	$(BIN)/sphinx-build --fail-on-warning docs docs/_build
+
+# Wheel and sdist, installed where nothing else is; DIST=FOLDER keeps them.
+release-check: install
+	$(BIN)/python scripts/check_release.py $(if $(DIST),--keep $(DIST))
 
 constraints:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --no-header \

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aaconv import AttentionAugmentedConv2d, create_model, list_models
+from aaconv.models import registry
 from aaconv.models.complexity import measure_complexity
 from aaconv.models.small import SPECS
 
@@ -45,6 +46,12 @@ def test_names():
         create_model("aa_resnet10s", heads=4)
     with pytest.raises(ValueError, match="num_classes must be at least 0, got num_classes=-1"):
         create_model("aa_resnet10s", num_classes=-1)
+
+
+def test_packages_that_bring_more_networks_are_named(monkeypatch):
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="; without timm and torchvision only some are there: pip install 'aaconv"):
+        create_model("aa_resnet5O")
 
 
 def test_complexity_of_a_convolution():

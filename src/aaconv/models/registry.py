@@ -27,9 +27,8 @@ def create_model(name: str, *, num_classes: int | None = None, in_chans: int = 3
             take: ``drop_path_rate``, ``global_pool``, ``features_only``, ...
 
     Raises:
-        ValueError: No such network (the nearest names are given), or an impossible cell.
+        ValueError: No such network (the nearest names are given, and which packages bring more), or an impossible cell.
         TypeError: No such cell.
-        ModuleNotFoundError: The network's plain parts come from timm, which is not installed.
     """
     check_model_name(name)
     expect_int("in_chans", in_chans)
@@ -46,7 +45,9 @@ def check_model_name(name: str) -> None:
     if name in names:
         return
     close = get_close_matches(str(name), names, n=3) or names
-    raise ValueError(f"no model {name!r}; nearest: {', '.join(close)}")
+    missing = " and ".join(package for package in ("timm", "torchvision") if find_spec(package) is None)
+    hint = f"; without {missing} only some are there: pip install 'aaconv[vision]'" if missing else ""
+    raise ValueError(f"no model {name!r}; nearest: {', '.join(close)}{hint}")
 
 
 def list_models(pattern: str = "*") -> list[str]:
