@@ -73,10 +73,16 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def trials(folder):
-    """Every case: an uninterrupted run, one cut in the middle of the second epoch, and that one gone on."""
+def trials(folder, request):
+    """Every case asked for: an uninterrupted run, one cut in the middle of the second epoch, and that one gone on."""
+    asked = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if item.module is request.module and "trials" in item.fixturenames
+    ]
     jobs = []
-    for name, (overrides, world, kill) in CASES.items():
+    for name in asked:
+        overrides, world, kill = CASES[name]
         options = {"world": world}
         overrides = [item.format(folder=folder) for item in overrides]
         jobs.append(job(folder, f"{name}, whole", *overrides, **options))
@@ -84,7 +90,7 @@ def trials(folder):
         jobs.append(job(folder, name, *overrides, log="cut", **options, **cut))
         jobs.append(job(folder, name, *overrides, log="resumed", **options))
     done, _ = perform(folder, jobs)
-    return {name: done[3 * i : 3 * i + 3] for i, name in enumerate(CASES)}
+    return {name: done[3 * i : 3 * i + 3] for i, name in enumerate(asked)}
 
 
 def lines(run, rank):
