@@ -159,6 +159,21 @@ def test_grouped_channels_stay_in_their_places():
     assert not attention_only.any()
 
 
+def test_value_channels_are_a_multiple_of_groups_and_heads():
+    model = nn.Sequential(nn.Conv2d(6, 36, 3, padding=1, groups=3))
+    _, report = augment(model, img_size=8, in_chans=6, num_heads=2, value_ratio=0.3)  # of 36: 10
+    assert report.replaced[0].value_channels == 6
+
+
+def test_maps_of_oblong_images():
+    """The longer edge decides the pool; height comes first, also in what timm's models say of themselves."""
+    model = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1))
+    model.default_cfg = {"input_size": (3, 8, 28)}
+    _, report = augment(model, value_ratio=0.25)
+    assert report.image_size == (8, 28)
+    assert [(row.pool, row.grid) for row in report.replaced] == [(2, (4, 14))]
+
+
 def test_predicate_dtype_mode_and_frozen_filters():
     model = tiny().double().eval()
     model[0].requires_grad_(False)

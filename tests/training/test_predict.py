@@ -1,11 +1,13 @@
 """Predictions are the network's probabilities, and intervals hold what they promise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 
 from aaconv.data.images import ImageReadError, read_image
-from aaconv.training.checkpoint import ModelCard, save_checkpoint
+from aaconv.training.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from aaconv.training.intervals import paired_bootstrap
 from aaconv.training.predict import predict_files, probabilities
 
@@ -25,13 +27,22 @@ def test_predictions(checkpoint, tmp_path):
         Image.effect_noise((30 + 5 * i, 40), 90).save(paths[-1])
     got = predict_files(checkpoint, paths, batch_size=2)
     assert [p.path for p in got] == [str(p) for p in paths]
-    from aaconv.training.checkpoint import load_checkpoint
-
     model, card = load_checkpoint(checkpoint)
     for prediction, path in zip(got, paths, strict=True):
         chances = torch.softmax(model(card.normalize(read_image(path, 3, 32)[None])), dim=1)[0]
         assert prediction.label == CARD.classes[int(chances.argmax())]
         assert prediction.probability == pytest.approx(chances.max().item(), abs=1e-5)
+
+
+def test_images_are_cut_as_the_card_says(tmp_path):
+    card = replace(CARD, crop_pct=0.6)
+    save_checkpoint(tmp_path / "a.safetensors", card.build(), card)
+    Image.effect_noise((40, 40), 90).save(tmp_path / "a.png")
+    model, _ = load_checkpoint(tmp_path / "a.safetensors")
+    (got,) = predict_files(tmp_path / "a.safetensors", [tmp_path / "a.png"])
+    cut, whole = (read_image(tmp_path / "a.png", 3, 32, share)[None] for share in (0.6, 1.0))
+    assert got.probability == pytest.approx(probabilities(model, card, cut).max().item(), abs=1e-6)
+    assert got.probability != pytest.approx(probabilities(model, card, whole).max().item(), abs=1e-6)
 
 
 def test_probabilities_do_not_depend_on_the_batch(checkpoint):

@@ -13,12 +13,13 @@ from aaconv._errors import Failed, Stopped
 from aaconv.data.digit_pairs import digit_pairs
 from aaconv.data.splits import ImageData, Split
 from aaconv.training.callbacks import CURVES, METRICS, History
-from aaconv.training.checkpoint import load_checkpoint
+from aaconv.training.checkpoint import ModelCard, load_checkpoint
 from aaconv.training.fit import LOCK, WEIGHTS
-from aaconv.training.keeping import BEST, RESUME
+from aaconv.training.keeping import BEST, RESUME, Keeper
 from aaconv.training.recipes import load_recipe
 from aaconv.training.records import CARD, CONFIG, ENVIRONMENT
 from aaconv.training.run import dry_run, train
+from tests.training.trials import without_batch_norm
 
 KEPT = {RESUME, WEIGHTS, BEST, METRICS, CURVES, CONFIG, ENVIRONMENT, CARD, LOCK}
 
@@ -104,18 +105,53 @@ def test_best_is_kept_beside_last(tmp_path, monkeypatch):
         assert all(torch.equal(value, kept[epoch][name]) for name, value in model.state_dict().items()), file
 
 
-def test_moving_average_is_evaluated_and_kept(tmp_path):
-    data = tiny()
+def test_moving_average_is_evaluated_and_kept(tmp_path, monkeypatch):
+    data, seen = tiny(), []
+    original = Keeper.on_train_batch_end
+
+    def note(self, trainer, task, *args):
+        seen.append(task.model.head.weight.detach().clone())
+        original(self, trainer, task, *args)
+
+    monkeypatch.setattr(Keeper, "on_train_batch_end", note)
     run = train(recipe_of("--ema_decay=0.5", "--epochs=4"), tmp_path, data=data, title=None)
     state = torch.load(tmp_path / RESUME, weights_only=True)
     name = "head.weight"
     averaged, current = (state[part][f"model.{name}"] for part in ("state_dict", "current_model_state"))
     assert torch.equal(run.model.state_dict()[name], averaged)
     assert not torch.equal(averaged, current)
+    expected = seen[0]
+    for value in seen[1:]:
+        expected = 0.5 * expected + 0.5 * value
+    torch.testing.assert_close(averaged, expected)
     with torch.no_grad():
         logits = run.model(run.card.normalize(data.val.images))
     loss = torch.nn.functional.cross_entropy(logits, data.val.labels).item()
     assert run.history[-1]["val_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_accumulated_batches_make_the_step_of_a_whole_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(ModelCard, "build", without_batch_norm(ModelCard.build))
+    options = ("--optimizer.name=sgd", "--optimizer.lr=0.1", "--epochs=2")
+    whole, parts = (
+        train(recipe_of(f"--accumulate={number}", *options), tmp_path / f"{number}", data=tiny(), title=None)
+        for number in (1, 2)
+    )
+    assert whole.history[-1]["step"] == parts.history[-1]["step"] == 6
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(parts.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_begin_as_the_seed_draws_them_and_clipped_gradients_move_them_no_further(tmp_path):
+    options = {"name": "sgd", "lr": 1, "momentum": 0, "weight_decay": 0, "clip_norm": 0.001}
+    overrides = [f"--optimizer.{name}={value}" for name, value in options.items()]
+    plain = ("--schedule.name=constant", "--schedule.warmup=0", "--epochs=1", "--seed=3")
+    run = train(recipe_of(*overrides, *plain), tmp_path, data=tiny(), title=None)
+    torch.manual_seed(3)
+    first = run.card.build()
+    pairs = zip(first.parameters(), run.model.parameters(), strict=True)
+    moved = sum((after - before).detach().square().sum() for before, after in pairs).sqrt().item()
+    assert 0 < moved <= 3 * 0.001 * 1.01  # three steps
 
 
 def test_images_composed_anew_are_the_same_after_an_interruption(tmp_path, monkeypatch):
