@@ -17,6 +17,7 @@ ALLOWED = {
     "ops": {"_checks"},
     "nn": {"_checks", "ops"},
     "adapters": {"_checks", "ops", "nn"},
+    "foreign": {"_checks", "nn"},
     "surgery": {"_checks", "nn"},
     "models": {"_checks", "ops", "nn", "surgery"},
     "paper": set(),
