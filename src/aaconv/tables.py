@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -12,11 +13,12 @@ from typing import Any
 
 import torch
 
-from aaconv._checks import expect_one_of
+from aaconv._checks import expect_file, expect_one_of
 from aaconv.models import check_model_name, create_model
 from aaconv.models.complexity import measure_complexity
 from aaconv.paper import SURE, TABLES, Row, Table
 
+RESULTS_BYTES = 1_000_000  # of a file of results
 CONVENTION = (
     "GFLOPs of one image: two for each multiply-accumulate of convolutions and linear layers; of attention's products "
     "q k^T and weights v one each, the position terms left out. That is the counting which the printed figures fit; "
@@ -116,23 +118,31 @@ def read_results(path: Path) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A column is missing, a network unknown or an accuracy no percentage.
+        ValueError: No CSV in UTF-8, a column is missing, a network unknown or given twice, or an accuracy no percentage.
     """
+    expect_file("results", path, RESULTS_BYTES)
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if not {"model", "top1"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path} must have the columns model and top1, got {reader.fieldnames}")
-        return {row["model"]: _percentage(path, row) for row in reader}
+        try:
+            if not {"model", "top1"} <= set(reader.fieldnames or ()):
+                raise ValueError(f"it must have the columns model and top1, got {reader.fieldnames}")
+            rows = [(row["model"], _percentage(row)) for row in reader]
+        except (csv.Error, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+    twice = [name for name, count in Counter(name for name, _ in rows).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path}: {twice[0]} is given twice; give it once")
+    return dict(rows)
 
 
-def _percentage(path: Path, row: dict[str, str]) -> float:
+def _percentage(row: dict[str, str]) -> float:
     check_model_name(row["model"])
     try:
         value = float(row["top1"])
     except (TypeError, ValueError):
         value = -1.0
     if not 0 <= value <= 100:
-        raise ValueError(f"{path}: top1 of {row['model']} must be a percentage, got {row['top1']!r}")
+        raise ValueError(f"top1 of {row['model']} must be a percentage, got {row['top1']!r}")
     return value
 
 

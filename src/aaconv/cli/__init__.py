@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,10 +17,24 @@ from aaconv.cli.detect import DETECT
 from aaconv.cli.explain import EXPLAIN
 
 USAGE, INTERRUPTED, FAILED = 2, 130, 1
+EXTRAS = {"gradio": "app", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"}  # others: train
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed, 2 bad input (one line says what), 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names of any language, whatever the terminal's
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(arguments)
+    except SystemExit:  # of --help, which may go into a pipe too
+        _flush()
+        raise
+    return code if _flush() else FAILED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     options, overrides = parser.parse_known_args(arguments)
     options.overrides = overrides
@@ -30,14 +47,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("aaconv"):
             raise
-        return _say(f"this command needs the package {error.name!r}: pip install 'aaconv[all]'", USAGE)
+        extra = EXTRAS.get(error.name.partition(".")[0], "train")
+        return _say(f"this command needs the package {error.name!r}: pip install 'aaconv[{extra}]'", USAGE)
     except Stopped as error:
         return _say(str(error), INTERRUPTED)
     except (Failed, FloatingPointError, ValueError, TypeError, OSError) as error:
         if options.debug:
             raise
-        return _say(str(error), FAILED if isinstance(error, (Failed, FloatingPointError)) else USAGE)
+        if not _flush():  # that was the error
+            return FAILED
+        return _say(str(error), FAILED if _is_of_the_machine(error) else USAGE)
     return 0
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether the command was well-formed."""
+    return isinstance(error, (Failed, FloatingPointError)) or getattr(error, "errno", None) in NO_ROOM
+
+
+def _flush() -> bool:
+    """Print what is left; False where that cannot be: whoever read it is gone, as ``head`` is, or there is no room."""
+    if sys.stdout is None or sys.stdout.closed:
+        return True
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would try again at its end
+        if not isinstance(error, BrokenPipeError):
+            _say(f"the output cannot be written: {error}", FAILED)
+        return False
+    return True
 
 
 def _say(message: str, code: int) -> int:

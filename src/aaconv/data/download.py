@@ -125,7 +125,7 @@ def fetch(url: str, target: str | Path, md5: str, *, say: Callable[[str], object
     if (got := md5_of(part)) != md5:
         part.unlink()
         raise ValueError(f"{url} gave a file with md5 {got}, expected {md5}; it was deleted, try again")
-    with part.open("rb") as file:
+    with part.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
     os.replace(part, target)
     return target

@@ -31,8 +31,15 @@ def compiled(kernel: Callable[..., None], bits: int) -> Callable[..., None]:
         signature = types.void(*(array4,) * 5, number, *scratch, lse, array4, array3, *results)
     # Numba looks at the kernel's own file to tell whether what it kept is old; the name that it keeps it by covers all.
     sources = sorted(Path(__file__).parent.glob("cpu_*.py"))
-    kernel.__qualname__ = f"{kernel.__name__}_{crc32(b''.join(path.read_bytes() for path in sources)):08x}"
-    try:
+    name = f"{kernel.__name__}_{crc32(b''.join(path.read_bytes() for path in sources)):08x}"
+
+    def kept_as(name: str) -> Callable[..., None]:
+        kernel.__qualname__ = name
         return njit(signature, nogil=True, cache=True, **OPTIONS)(kernel)
-    except RuntimeError:  # no folder to keep compiled code in
+
+    try:
+        return kept_as(name)
+    except (OSError, RuntimeError):  # no folder to keep compiled code in, or no room
         return njit(signature, nogil=True, **OPTIONS)(kernel)
+    except Exception:  # what is kept is damaged; an error of the kernel itself comes again
+        return kept_as(f"{name}_again")

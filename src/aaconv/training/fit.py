@@ -116,8 +116,8 @@ def _fit(job: Job[Any], folder: Path, title: str | None, anyway: bool) -> Traine
         trainer.fit(task, datamodule=EpochData(job, plan), ckpt_path=start, weights_only=True)
         model = evaluated_model(trainer)
         if trainer.is_global_zero:
-            save_checkpoint(folder / WEIGHTS, model, card)
             write_card(folder, recipe, card, history.rows, job.facts(model.cpu()), task)
+            save_checkpoint(folder / WEIGHTS, model, card)  # last: a run that has them is finished
     return TrainedRun(model.eval(), card, history.rows, folder, trainer.global_rank)
 
 
