@@ -97,7 +97,7 @@ class Attention2d(nn.Module):
         self.out = nn.Conv2d(value_channels, value_channels, 1, **options)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = [-(-edge // step) for edge, step in zip(x.shape[2:], self.stride, strict=True)]
+        size = [(edge - 1) // step + 1 for edge, step in zip(x.shape[2:], self.stride, strict=True)]
         p = self.project(x)
         heads = relative_attention_2d(p.q, p.k, p.v, p.rel_h, p.rel_w, grid=p.grid, impl=self.impl)
         joined = heads.mT.flatten(1, 2).unflatten(2, p.grid)  # [B, N, L, V] -> [B, N*V, H, W], head by head
@@ -150,7 +150,7 @@ class Attention2d(nn.Module):
     def reduced(self, x: Tensor) -> Tensor:
         """The map that attention works on: every stride-th cell, then averaged."""
         if self.stride != (1, 1):
-            x = x[:, :, :: self.stride[0], :: self.stride[1]]
+            x = F.avg_pool2d(x, 1, self.stride)  # one cell each; a slice's size cannot be proved that of a convolution
         if self.pool != (1, 1):
             window = [2 * step - 1 for step in self.pool]
             margin = [step - 1 for step in self.pool]

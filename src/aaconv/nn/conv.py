@@ -187,7 +187,7 @@ class AttentionAugmentedConv2d(nn.Module):
         if self.conv is None or self.attention is None:
             return
         got = convolved(size, self._pads, self.kernel_size, self.stride, self.dilation)
-        wanted = tuple(-(-edge // step) for edge, step in zip(size, self.stride, strict=True))
+        wanted = tuple((edge - 1) // step + 1 for edge, step in zip(size, self.stride, strict=True))
         if got != wanted:
             raise ValueError(
                 f"convolution and attention must give maps of one size, got {list(got)} and {list(wanted)} for an "

@@ -56,10 +56,9 @@ class CoordPosition2d(NoPosition2d):
 
     def encode(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
-        rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype).view(1, 1, height, 1)
-        columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).view(1, 1, 1, width)
+        rows, columns = (_from_end_to_end(edge, x.device).to(x.dtype) for edge in (height, width))
         shape = (batch, 1, height, width)
-        return torch.cat([x, columns.expand(shape), rows.expand(shape)], dim=1)
+        return torch.cat([x, columns.expand(shape), rows[:, None].expand(shape)], dim=1)
 
 
 class RelativePosition2d(NoPosition2d):
@@ -145,6 +144,12 @@ class RelativePosition2d(NoPosition2d):
         return len(table) % 2 == 1 and table.shape[1] == self.channels
 
 
+def _from_end_to_end(size: int, device: Any) -> Tensor:
+    """``size`` numbers from -1 to 1; -1 alone for one. ``linspace`` would fix the size of an exported program."""
+    cells = torch.arange(size, device=device)
+    return cells * (2 / cells.max().clamp(min=1)) - 1
+
+
 POSITIONS = {
     "relative": RelativePosition2d,
     "sine": SinePosition2d,
@@ -167,11 +172,23 @@ def fit_table(table: Tensor, size: int) -> Tensor:
     Smaller maps take the middle rows; larger ones interpolate linearly, end on end, so that offset 0 stays in the
     middle.
     """
+    if torch.compiler.is_exporting():  # the map may be smaller or larger when the program runs
+        return _fit_either_way(table, size)
     rows = 2 * size - 1
     surplus = len(table) - rows
     if surplus >= 0:
         return table[surplus // 2 : surplus // 2 + rows]
     return F.interpolate(table.T[None], size=rows, mode="linear", align_corners=True)[0].T
+
+
+def _fit_either_way(table: Tensor, size: int) -> Tensor:
+    """``fit_table`` without a branch: the same rows for smaller maps, the same lines between them for larger ones."""
+    reach = len(table) // 2
+    offset = torch.arange(2 * size - 1, device=table.device) - (size - 1)
+    place = reach + offset * (reach / offset.abs().max().clamp(min=max(reach, 1)))
+    below = place.floor().long().clamp(0, 2 * reach)
+    above = (below + 1).clamp(max=2 * reach)
+    return torch.lerp(table[below], table[above], (place - below).to(table.dtype)[:, None])
 
 
 def sine_position(channels: int, height: int, width: int, device: Any = None) -> Tensor:

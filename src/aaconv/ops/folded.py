@@ -56,12 +56,14 @@ def extra_bytes(q: Tensor, v: Tensor, grid: tuple[int, int]) -> int:
 
 def _one_hot_rows(like: Tensor, grid: tuple[int, int]) -> Tensor:
     """[L, H]: 1 in the column of each position's row."""
-    return torch.eye(grid[0], device=like.device, dtype=like.dtype).repeat_interleave(grid[1], dim=0)
+    eye = torch.eye(grid[0], device=like.device, dtype=like.dtype)
+    return eye[:, None].expand(*grid, grid[0]).flatten(0, 1)
 
 
 def _one_hot_columns(like: Tensor, grid: tuple[int, int]) -> Tensor:
     """[L, W]: 1 in the column of each position's column."""
-    return torch.eye(grid[1], device=like.device, dtype=like.dtype).repeat(grid[0], 1)
+    eye = torch.eye(grid[1], device=like.device, dtype=like.dtype)
+    return eye.expand(*grid, grid[1]).flatten(0, 1)
 
 
 def _widen(x: Tensor, channels: int) -> Tensor:

@@ -103,7 +103,7 @@ def check_arguments(
     _expect_same("k", k, q)
     if isinstance(grid, int):
         raise TypeError(f"grid must be two ints (H, W), got {grid!r}")
-    height, width = expect_pair("grid", grid)
+    height, width = grid if any(isinstance(edge, torch.SymInt) for edge in grid) else expect_pair("grid", grid)
     if height * width != q.shape[2]:
         raise ValueError(f"grid (H, W) must hold L={q.shape[2]} positions, got {height}x{width}={height * width}")
     for name, table, rows in (("rel_h", rel_h, 2 * height - 1), ("rel_w", rel_w, 2 * width - 1)):
