@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH ?= runs/bench
 
-.PHONY: install demo test hard lint bench docs release-check constraints clean
+.PHONY: install demo test hard lint bench bench-results docs release-check constraints clean
 
 install: $(STAMP)
 
@@ -30,14 +31,18 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	$(BIN)/python benchmarks/attention.py --memory --out runs/bench
-	$(BIN)/python benchmarks/layer.py
-	$(BIN)/python benchmarks/growth.py --out runs/bench
-	$(BIN)/python benchmarks/networks.py --memory --out runs/bench
-	$(BIN)/python benchmarks/pipeline.py --out runs/bench
-	$(BIN)/python benchmarks/engine.py --out runs/bench
-	$(BIN)/python benchmarks/engine.py --startup --out runs/bench
-	$(BIN)/python benchmarks/exploring.py --out runs/bench
+	$(BIN)/python benchmarks/attention.py --memory --out $(BENCH)
+	$(BIN)/python benchmarks/layer.py --out $(BENCH)
+	$(BIN)/python benchmarks/growth.py --out $(BENCH)
+	$(BIN)/python benchmarks/networks.py --memory --out $(BENCH)
+	$(BIN)/python benchmarks/pipeline.py --out $(BENCH)
+	$(BIN)/python benchmarks/engine.py --out $(BENCH)
+	$(BIN)/python benchmarks/engine.py --startup --out $(BENCH)
+	$(BIN)/python benchmarks/exploring.py --out $(BENCH)
+
+# A set of results that belongs to this commit and machine, to be committed.
+bench-results: install
+	$(MAKE) bench BENCH=$$($(BIN)/python benchmarks/measuring.py)
 
 docs: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[docs]'

@@ -1,7 +1,7 @@
 """The operation against what others do: parity first, then medians of interleaved repeats, and peak memory.
 
-Run: python benchmarks/attention.py [--repeats 7] [--shape B,N,H,W,K,V ...] [--memory] [--out FOLDER]
-     [--device cuda --dtype bfloat16 [--tf32]]
+Run: python benchmarks/attention.py [--repeats 7] [--shape B,N,H,W,K,V ...] [--only NAME ...] [--memory]
+     [--out FOLDER] [--device cuda --dtype bfloat16 [--tf32]]
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> int:
     options = _options()
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
-    contenders = contenders_here(device)
+    contenders = chosen(contenders_here(device), options.only)
     wrong = [name for name, attend in contenders.items() if not agrees(attend, device, dtype, exact=not options.tf32)]
     if wrong:
         print(f"not timed: {', '.join(wrong)} differ from the formula in float64", file=sys.stderr)
@@ -51,7 +51,7 @@ def main() -> int:
     rows: list[Row] = []
     for shape in tqdm(shapes, desc="shapes", disable=None):
         rows += measure(contenders, shape, options.repeats, device, dtype)
-        rows += memory(shape, device, dtype) if options.memory else []
+        rows += memory(contenders, shape, device, dtype) if options.memory else []
     for unit in ("ms", "MiB"):
         print("\n".join(markdown([row for row in rows if row["unit"] == unit])), end="\n\n")
     report = {"machine": machine(device), "dtype": options.dtype, "tf32": options.tf32, "rows": rows}
@@ -66,6 +66,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))), action="append")
+    parser.add_argument("--only", action="append", metavar="NAME", help="contender to measure (default: all)")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write attention.json there too")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -84,6 +85,13 @@ def contenders_here(device: torch.device = CPU) -> dict[str, Attend]:
         if impl != "reference" and implementation.unsupported_reason(here, here) is None:
             contenders[impl] = lambda *tensors, grid, impl=impl: relative_attention_2d(*tensors, grid=grid, impl=impl)
     return contenders
+
+
+def chosen(contenders: dict[str, Attend], names: list[str] | None) -> dict[str, Attend]:
+    """Those of ``names``, all without any."""
+    if lost := set(names or ()) - set(contenders):
+        raise SystemExit(f"--only must name one of {sorted(contenders)}, got {sorted(lost)}")
+    return {name: attend for name, attend in contenders.items() if not names or name in names}
 
 
 def make(shape: Shape, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -148,16 +156,21 @@ def measure(
                 if turn > 1:
                     times[name].append(taken)
         case = {"shape": shape, "mode": mode, "unit": "ms"}
-        rows += [{**case, "name": name, "value": statistics.median(t)} for name, t in times.items()]
+        rows += [{**case, "name": name, "value": statistics.median(t), "all": t} for name, t in times.items()]
         rows += [{**case, "name": name, "value": values[mode]} for name, values in least.items()]
     return rows
 
 
-def memory(shape: Shape, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> list[Row]:
+def memory(
+    contenders: dict[str, Attend],
+    shape: Shape,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> list[Row]:
     """Peak MiB: on the CPU inputs included, eager contenders in fresh processes; on a GPU beside the inputs."""
     rows = []
     for mode, work in MODES.items():
-        for name, attend in contenders_here(device).items():
+        for name, attend in contenders.items():
             if device.type == "cuda":
                 tensors, grid = make(shape, device, dtype), (shape[2], shape[3])
                 value = peak_on_gpu(work, attend, tensors, grid)

@@ -37,13 +37,14 @@ def main() -> int:
     for augmented, plain, batch, edge in options.pair or PAIRS:
         for mode in MODES:
             shape = (max(batch, LEAST[mode]), 3, edge, edge)
-            times = measure({name: build(name) for name in (augmented, plain)}, mode, shape, options.repeats)
-            rows.append({"mode": mode, "shape": shape, "unit": "ms", **ratio(augmented, plain, times)})
-            print(say(rows[-1]), flush=True)
+            found = {"ms": measure({name: build(name) for name in (augmented, plain)}, mode, shape, options.repeats)}
             if options.memory:
-                grown = {name: peak_memory(run_once, name, mode, shape) for name in (augmented, plain)}
-                rows.append({"mode": mode, "shape": shape, "unit": "MiB", **ratio(augmented, plain, grown)})
-                print(say(rows[-1]), flush=True)
+                found["MiB"] = {name: [peak_memory(run_once, name, mode, shape)] for name in (augmented, plain)}
+            for unit, values in found.items():
+                case = {"mode": mode, "shape": shape, "unit": unit}
+                pair = [{"name": n, **case, "value": statistics.median(v), "all": v} for n, v in values.items()]
+                print(say(*pair), flush=True)
+                rows += [{**row, "pair": f"{augmented} / {plain}"} for row in pair]
     print(machine())
     if options.out:
         write_text(options.out / "networks.json", json.dumps({"machine": machine(), "rows": rows}, indent=1))
@@ -92,8 +93,8 @@ MODES = {"inference": infer, "training": step}
 LEAST = {"inference": 1, "training": 2}  # images; batch norm wants two
 
 
-def measure(models: dict[str, nn.Module], mode: str, shape: Shape, repeats: int) -> dict[str, float]:
-    """Median milliseconds, networks taking turns; the first two turns warm up."""
+def measure(models: dict[str, nn.Module], mode: str, shape: Shape, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each repeat, networks taking turns; the first two turns warm up."""
     times: dict[str, list[float]] = {name: [] for name in models}
     images = torch.randn(shape)
     for turn in range(repeats + 2):
@@ -102,7 +103,7 @@ def measure(models: dict[str, nn.Module], mode: str, shape: Shape, repeats: int)
             MODES[mode](model, images)
             if turn > 1:
                 times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def run_once(name: str, mode: str, shape: Shape) -> None:
@@ -114,15 +115,11 @@ def run_once(name: str, mode: str, shape: Shape) -> None:
         MODES[mode](model, images)
 
 
-def ratio(augmented: str, plain: str, values: dict[str, float]) -> dict[str, Any]:
-    figures = {"augmented": values[augmented], "plain": values[plain], "ratio": values[augmented] / values[plain]}
-    return {"name": augmented, "against": plain, **figures}
-
-
-def say(row: dict[str, Any]) -> str:
-    shape = "x".join(map(str, row["shape"]))
-    figures = f"{row['augmented']:9.1f} {row['plain']:9.1f} {row['unit']:>4} {row['ratio']:6.2f} x"
-    return f"{row['name']:<20} {row['against']:<10} {shape:<14} {row['mode']:<10} {figures}"
+def say(augmented: dict[str, Any], plain: dict[str, Any]) -> str:
+    """A line of one measurement of both."""
+    shape, ratio = "x".join(map(str, plain["shape"])), augmented["value"] / plain["value"]
+    figures = f"{augmented['value']:9.1f} {plain['value']:9.1f} {plain['unit']:>4} {ratio:6.2f} x"
+    return f"{augmented['name']:<20} {plain['name']:<10} {shape:<14} {plain['mode']:<10} {figures}"
 
 
 if __name__ == "__main__":
