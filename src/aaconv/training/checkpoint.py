@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from aaconv import __version__
 from aaconv._files import write_whole
+from aaconv._weights import WeightsFile, build_empty, expect_fit, open_weights, parse_entry, shorten
 from aaconv.models import create_model, is_detector
 from aaconv.zoo import locate_checkpoint
 
@@ -37,6 +38,7 @@ class ModelCard:
     crop_pct: float = 1.0  # of the resized image's edge, cut out of its middle for evaluation
     data: str = ""  # the training images: a data set's name, or "folder"
     category_ids: tuple[int, ...] = ()  # of a detector's classes in COCO's files
+    torch_version: str = str(torch.__version__)  # "" where it was not written down
 
     def build(self) -> nn.Module:
         """The network, freshly initialised."""
@@ -52,36 +54,63 @@ class ModelCard:
 
 def save_checkpoint(path: str | Path, model: nn.Module, card: ModelCard) -> None:
     """Write weights and card; the file appears whole or not at all."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    metadata = {KEY: json.dumps(asdict(card))}
-    write_whole(path, lambda beside: beside.write_bytes(save(weights, metadata)))
+    data = save(own_tensors(model), {KEY: json.dumps(asdict(card))})
+    write_whole(path, lambda beside: beside.write_bytes(data))
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict on the CPU, each tensor with memory of its own, which the format demands."""
+    weights: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        address = tensor.untyped_storage().data_ptr()
+        weights[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    return weights
 
 
 def load_checkpoint(path: str | Path, *, detector: bool | None = False) -> tuple[nn.Module, ModelCard]:
     """The network of a file by ``save_checkpoint`` or a packaged checkpoint's name, in evaluation mode, and its card.
 
+    Names, shapes and sizes are compared before memory is taken for the network. Weights of other floating-point dtypes
+    are converted to the network's, position tables of another grid refitted.
+
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a checkpoint of ours, or not of a classifier (a ``detector``, either if None); damaged, with
-            missing, unknown or misshapen weights, or not finite.
+        ValueError: Not a checkpoint of ours, or not of a classifier (a ``detector``, either if None); damaged, too
+            large, with missing, unknown or misshapen weights, or not finite.
     """
-    weights, entry = read_weights(path)
-    if entry is None:
-        raise ValueError(f"{path} holds weights but no description of their network; make it with 'aaconv train'")
-    card = _read_card(path, entry)
-    if detector is not None and is_detector(card.model) != detector:
-        found, needed = ("a classifier", "a detector") if detector else ("a detector", "a classifier")
-        use = "without" if detector else "with"
-        raise ValueError(f"{path} is {found}'s ({card.model}), {needed}'s is needed; {use} 'detect' in front it works")
+    with open_weights(locate_checkpoint(path), path) as file:
+        entry = file.metadata.get(KEY)
+        if entry is None:
+            raise ValueError(f"{path} holds weights but no description of their network; make it with 'aaconv train'")
+        card = read_card(path, entry)
+        if detector is not None and is_detector(card.model) != detector:
+            found, needed = ("a classifier", "a detector") if detector else ("a detector", "a classifier")
+            use = "without" if detector else "with"
+            raise ValueError(
+                f"{path} is {found}'s ({card.model}), {needed}'s is needed; {use} 'detect' in front it works"
+            )
+        return load_network(file, card), card
+
+
+def load_network(file: WeightsFile, card: ModelCard) -> nn.Module:
+    """The network of ``card`` with the weights of ``file``, in evaluation mode; ValueError if they do not fit."""
     try:
-        model = card.build()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} describes a network that cannot be built: {error}") from error
+        empty = build_empty(card.build, file)
+    except ImportError:  # a package is missing, which is no fault of the file
+        raise
+    except Exception as error:  # options of a stranger may raise anything
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{file.shown} describes a network that cannot be built: {reason}") from error
+    weights = file.read(expect_fit(file, empty, card.model))
+    model = card.build()
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its network {card.model}: {' '.join(str(error).split())}") from error
-    return model.eval(), card
+        raise ValueError(f"{file.shown} does not fit its network {card.model}: {shorten(error)}") from error
+    return model.eval()
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
@@ -89,38 +118,42 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: No safetensors file, damaged, or with weights that are not finite.
+        ValueError: No safetensors file, damaged, too large, or with weights that are not finite.
     """
-    file_path = locate_checkpoint(path)
-    try:
-        with safe_open(file_path, framework="pt") as file:
-            entry = (file.metadata() or {}).get(KEY)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no safetensors checkpoint: {error}") from error
-    bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise ValueError(f"{path} holds weights that are not finite: {', '.join(bad[:3])}")
-    return weights, entry
+    with open_weights(locate_checkpoint(path), path) as file:
+        return file.read(), file.metadata.get(KEY)
 
 
-def _read_card(path: str | Path, entry: str) -> ModelCard:
+def read_card(path: str | Path, entry: str) -> ModelCard:
+    """The card in an entry of a file's metadata; ValueError if it is damaged or asks for weights of other files."""
     try:
-        values: dict[str, Any] = json.loads(entry)
+        values = {"torch_version": "", **parse_entry(entry)}  # cards of 0.1.0 lack that
         known = {field.name for field in fields(ModelCard)}
         card = ModelCard(**{name: _frozen(value) for name, value in values.items() if name in known})
-        sound = len(card.mean) == len(card.std) == card.channels and len(card.classes) > 0
-        sound &= len(card.category_ids) == (len(card.classes) if is_detector(card.model) else 0)
-        sound &= all(isinstance(number, int) for number in card.category_ids)
-        sound &= isinstance(card.edge, int) and 1 <= card.edge <= MAX_EDGE
+        sound = _is_sound(card)
         loading = [name for name in card.options if name.startswith("pretrained") or name in LOADING]
     except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} has a damaged description: {error}") from error
+        raise ValueError(f"{path} has a damaged description: {shorten(error)}") from error
     if not sound:
         raise ValueError(f"{path} has a damaged description: channels, mean, std, classes, ids or edge do not fit")
     if loading:
         raise ValueError(f"{path} asks for weights of other files ({', '.join(loading)}), which no checkpoint may")
     return card
+
+
+def _is_sound(card: ModelCard) -> bool:
+    """Whether the values have their types and fit together."""
+    numbers = [*card.mean, *card.std, card.crop_pct]
+    texts = (card.model, card.version, card.data, card.torch_version, *card.classes)
+    sound = all(isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
+    sound = sound and min((*card.std, card.crop_pct), default=0) > 0 and card.crop_pct <= 1
+    sound &= all(isinstance(text, str) for text in texts) and isinstance(card.classes, tuple)
+    sound &= (
+        isinstance(card.channels, int) and len(card.mean) == len(card.std) == card.channels and len(card.classes) > 0
+    )
+    sound &= len(card.category_ids) == (len(card.classes) if is_detector(card.model) else 0)
+    sound &= all(isinstance(number, int) for number in card.category_ids)
+    return sound and isinstance(card.edge, int) and 1 <= card.edge <= MAX_EDGE
 
 
 def _frozen(value: Any) -> Any:
