@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aaconv import cli
+from aaconv import __version__, cli
 from aaconv._errors import Failed, Stopped
 from aaconv.cli import main
 from tests.detection.box_files import TRAIN, VAL, lay_both, save_detector
@@ -379,7 +379,7 @@ def test_installed_command_helps_at_once():
     for name in ("demo", "train", "eval", "recipes", "data", "reproduce", "predict"):
         assert name in done.stdout
     assert (
-        "aaconv 0.1.0"
+        f"aaconv {__version__}"
         in subprocess.run(
             [sys.executable, "-m", "aaconv", "--version"], capture_output=True, text=True, check=True
         ).stdout
