@@ -29,7 +29,8 @@ TABLE = Path(__file__).with_name("faults.yaml")
 SHARE = 0.9  # of the faults that must be caught
 SECONDS = 600  # for the tests of one fault; what hangs is noticed too
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "runs", "dist", "_build", "jupyter_execute", "*.egg-info")
-PRELOADED = ["numba", "pytest", "pytorch_lightning", "scipy.stats", "timm", "torchvision"]
+PRELOADED = ["hypothesis", "numba", "pytest", "torch._dynamo"]  # what takes long to import; further what tests need:
+ROOMS = {"training": ["pytorch_lightning", "timm"], "test_surgery.py": ["timm"], "explain": ["pytorch_lightning"]}
 TESTED = 10  # and pytest's status: exit status of a process that ran tests; what fails before exits with 1
 OUTCOMES = {TESTED: "survived", TESTED + 1: "caught"}  # others mean that tests could not even be collected
 CAUGHT = ("caught", "hung", "crashed")
@@ -93,7 +94,7 @@ class Copy:
     Tests run in forks of a process that has imported what takes long, but nothing of the package.
     """
 
-    def __init__(self, folder: Path, root: Path = ROOT):
+    def __init__(self, folder: Path, root: Path = ROOT, preloaded: Sequence[str] = ()):
         self.root, self.log = folder / "tree", folder / "log"
         shutil.copytree(root, self.root, ignore=LEFT_OUT)
         # Nothing compiled before may hide a fault: neither Python's nor Numba's files are shared with other trees,
@@ -101,7 +102,7 @@ class Copy:
         own = {"PYTHONPATH": str(self.root / "src"), "NUMBA_CACHE_DIR": str(folder / "numba")}
         os.environ.update(own, PYTHONDONTWRITEBYTECODE="1")
         self._forks = multiprocessing.get_context("forkserver")
-        self._forks.set_forkserver_preload(PRELOADED)
+        self._forks.set_forkserver_preload([*preloaded])
 
     def test(self, tests: Sequence[str], patience: int = 1) -> tuple[str, str]:
         """Run tests until one fails: the outcome, and the test that failed or what else is wrong."""
@@ -156,8 +157,10 @@ def run(faults: Sequence[Fault]) -> list[Result]:
     """Plant all, with a line for each as it goes; ValueError if a test fails without a fault."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        copy = Copy(Path(folder))
-        outcome, first = copy.test(sorted({test for fault in faults for test in fault.tests}), patience=4)
+        tests = sorted({test for fault in faults for test in fault.tests})
+        needed = [name for room, names in ROOMS.items() for name in names if any(t.startswith(room) for t in tests)]
+        copy = Copy(Path(folder), preloaded=[*PRELOADED, *needed])
+        outcome, first = copy.test(tests, patience=4)
         if outcome != "survived":
             raise ValueError(f"without any fault the tests are not sound: {outcome}, {first}")
         for fault in faults:

@@ -85,7 +85,6 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, {str(FOLDER)!r})
 import plant_faults as script
-script.PRELOADED = []
 copy = script.Copy(Path({str(tmp_path / "copy")!r}), Path({str(tree)!r}))
 outcomes = {{}}
 assert copy.test(["test_sums.py"]) == ("survived", "")
