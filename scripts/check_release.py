@@ -26,6 +26,17 @@ ROOT = Path(__file__).resolve().parents[1]
 UV = Path(sys.executable).with_name("uv")
 PROGRAMS = Path(__file__).with_name("installed")  # what runs in the clean environments
 EPOCH = "1577836800"  # archives hold this time, so that equal sources make equal bytes
+SOURCES = (
+    "src/aaconv",
+    "pyproject.toml",
+    ".gitignore",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "docs",
+    "tests",
+)
 DATA = (".yaml", ".safetensors", ".md", ".j2", ".html", ".css", ".js", ".typed")
 NEEDED = ("py.typed", "recipes/digits.yaml", "zoo/digits.safetensors", "zoo/digits.md", "explain/viewer.js")
 EXTRAS = {"all", "app", "export", "train", "vision"}
@@ -59,15 +70,18 @@ class Wrong(Exception):
 
 def check(folder: Path, python: str) -> tuple[Path, Path]:
     """Everything, in the order in which it fails fastest; the archives."""
-    wheel, sdist = build(folder / "first")
-    for one, two in zip((wheel, sdist), build(folder / "second"), strict=True):
+    for name in SOURCES:  # a copy, so that what changes meanwhile meets no build or all
+        copy(ROOT / name, folder / "tree" / name)
+    copy(folder / "tree", folder / "moved")
+    wheel, sdist = build(folder / "first", folder / "tree")
+    for one, two in zip((wheel, sdist), build(folder / "second", folder / "moved"), strict=True):
         expect(one.read_bytes() == two.read_bytes(), f"two builds of {one.name} differ")
     with tarfile.open(sdist) as source:
         source.extractall(folder / "source", filter="data")
         names = [member.name for member in source.getmembers()]
     again, _ = build(folder / "again", next((folder / "source").iterdir()))
     expect(names_in(again) == names_in(wheel), "a wheel built from the sdist holds other files")
-    check_wheel(wheel, ROOT / "src/aaconv")
+    check_wheel(wheel, folder / "tree/src/aaconv")
     check_sdist(sdist, names)
     say(f"{wheel.name} {size(wheel)}, {sdist.name} {size(sdist)}: contents, metadata, equal bytes in two builds")
     check_installed(folder / "plain", wheel, python, "layer", types=True)
@@ -82,7 +96,16 @@ def expect(right: bool, message: str) -> None:
         raise Wrong(message)
 
 
-def build(out: Path, source: Path = ROOT) -> tuple[Path, Path]:
+def copy(source: Path, target: Path) -> None:
+    """Of a file or folder, without what Python leaves behind."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
+
+
+def build(out: Path, source: Path) -> tuple[Path, Path]:
     """Wheel and sdist of ``source``."""
     pins = ("--build-constraints", ROOT / "constraints.txt")
     run(UV, "build", "--quiet", "--wheel", "--sdist", *pins, "--out-dir", out, source)
