@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 from torch.nn.utils import parametrize
 
-from aaconv import AttentionAugmentedConv2d, augment
+from aaconv import AttentionAugmentedConv2d, augment, create_model
 from aaconv.models.complexity import measure_complexity
 from aaconv.nn.convert import InPlaceAugmentedConv2d, kept_filters
 from aaconv.surgery import Report, reapply, unaugment
@@ -261,3 +261,11 @@ def test_reports_of_another_network_are_refused():
         Report.from_json("{}")
     with pytest.raises(ValueError, match="model has no augmented convolutions to take out"):
         unaugment(tiny())
+
+
+def test_layers_that_have_attention_already_are_left_alone():
+    model, report = augment(create_model("aa_resnet10xs_r25"), img_size=32)
+    held = {name for name, module in model.named_modules() if isinstance(module, AttentionAugmentedConv2d)}
+    replaced = {row.name for row in report.replaced}
+    assert replaced < held
+    assert not [name for name in replaced if any(name.startswith(f"{other}.") for other in held)]

@@ -37,9 +37,9 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         _clean_once(target.parent)
         _write_beside(target, write)
     except OSError as error:
-        if error.errno is not None:
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

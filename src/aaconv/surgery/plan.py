@@ -85,7 +85,8 @@ def plan(
     convolutions: dict[str, nn.Conv2d], maps: Maps, wishes: Wishes
 ) -> tuple[dict[str, AttentionAugmentedConv2d], list[Replaced], list[Skipped]]:
     """New layers by name, and the rows of the report in the order in which the convolutions run."""
-    order = [*maps, *(name for name in convolutions if name not in maps)]
+    ran = [name for name in maps if name in convolutions]  # others are inside of layers that have attention already
+    order = [*ran, *(name for name in convolutions if name not in maps)]
     layers: dict[str, AttentionAugmentedConv2d] = {}
     rows: dict[str, Replaced | Skipped] = {}
     budget = _Budget(wishes)

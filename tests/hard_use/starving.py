@@ -1,0 +1,123 @@
+"""Commands on a machine that lacks something: one process imports everything once and forks each start of a command.
+
+``python starving.py JOB.json`` starts each command of a job once with each fault and writes what was seen to JOB.done.
+"""
+
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.hard_use.killing import start, waited, warm
+
+NOBODY = 65534
+ROOM = 48 * 1024  # bytes of the small disk
+
+
+def small_disk(out):
+    """A file system of its own that is soon full."""
+    out.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(out)], check=True)
+
+
+def short_files(out):
+    """No file may grow."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+
+
+def read_only(out):
+    """A folder of somebody else's."""
+    out.mkdir(parents=True, exist_ok=True)
+    if os.getuid() == 0:
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    else:
+        out.chmod(0o500)
+
+
+def file_in_the_way(out):
+    """A file where the folder is to be."""
+    out.write_text("a file")
+
+
+def no_input(out):
+    """Nothing to read from."""
+    os.close(0)
+
+
+def no_output(out):
+    """Standard output is closed, as by ``>&-``, for Python too."""
+    os.close(1)
+    sys.stdout = None
+
+
+def no_outputs(out):
+    """So is the error stream."""
+    no_output(out)
+    os.close(2)
+    sys.stderr = None
+
+
+def full_output(out):
+    """Standard output goes to a full disk."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def nobody_reads(out):
+    """Standard output is a pipe whose reader has gone."""
+    reader, writer = os.pipe()
+    os.dup2(writer, 1)
+    os.close(reader)
+
+
+FAULTS = {
+    fault.__name__: fault
+    for fault in (
+        small_disk,
+        short_files,
+        read_only,
+        file_in_the_way,
+        no_input,
+        no_output,
+        no_outputs,
+        full_output,
+        nobody_reads,
+    )
+}
+
+
+def perform(job):
+    """What came of every command with every fault: exit code, what it said, what is wrong with its files."""
+    from tests.hard_use.commands import COMMANDS
+    from tests.hard_use.whole import faults, unfinished
+
+    found = []
+    for name in job["names"]:
+        for fault in job["faults"]:
+            out = Path(job["folder"]) / f"{name} {fault}"
+            code = waited(start(COMMANDS[name], job["inputs"], out, lambda f=fault, o=out: FAULTS[f](o)))
+            wrong = faults(out) if out.is_dir() else []
+            found.append(
+                {
+                    "name": name,
+                    "fault": fault,
+                    "code": code,
+                    "said": Path(f"{out}.said").read_text(errors="replace"),
+                    "wrong": wrong + [f"{rest} is left" for rest in unfinished(out) if not rest.endswith(".part")],
+                }
+            )
+            if os.path.ismount(out):
+                subprocess.run(["umount", str(out)], check=True)
+    return found
+
+
+if __name__ == "__main__":
+    warm()
+    importlib.import_module("sklearn.datasets")
+    for path in sys.argv[1:]:
+        Path(path).with_suffix(".done").write_text(json.dumps(perform(json.loads(Path(path).read_text()))))
