@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 
@@ -59,6 +60,23 @@ def expect_one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"{name} must be one of {names}, got {value!r}{hint}")
     return value
+
+
+def expect_file(name: str, path: str | Path, most: int | None = None) -> Path:
+    """``path`` if it is a file of at most ``most`` bytes; reading a device may never end, a pipe not even begin.
+
+    Raises:
+        FileNotFoundError: There is none, or a folder, device or pipe.
+        ValueError: It is larger.
+    """
+    file = Path(path)
+    shown = repr(str(path))[1:-1]  # whatever a name holds
+    if not file.is_file():
+        there = "is a folder, not a file" if file.is_dir() else "is a device or pipe, not a file"
+        raise FileNotFoundError(f"{name} {shown} {there if file.exists() else 'does not exist'}")
+    if most is not None and (size := file.stat().st_size) > most:
+        raise ValueError(f"{name} {shown} must be at most {most} bytes, got {size}")
+    return file
 
 
 def expect_shape(name: str, tensor: Any, shape: Sequence[int | str]) -> None:

@@ -118,7 +118,7 @@ def read_results(path: Path) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: No CSV in UTF-8, a column is missing, a network unknown or given twice, or an accuracy no percentage.
+        ValueError: No CSV in UTF-8, a column is missing, a network unknown or given twice, an accuracy no percentage.
     """
     expect_file("results", path, RESULTS_BYTES)
     with path.open(newline="", encoding="utf-8") as file:

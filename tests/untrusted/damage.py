@@ -2,7 +2,24 @@
 
 import random
 
-NUMBERS = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+NUMBERS = (
+    0,
+    1,
+    2,
+    7,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    2**24,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+)
 DIGITS = b"0123456789"
 
 
@@ -57,7 +74,9 @@ def _splice(content, draw, seeds, words):
 
 def _insert(content, draw, seeds, words):
     start = _place(content, draw)
-    content[start:start] = draw.choice(words) if words and draw.random() < 0.7 else draw.randbytes(draw.choice((1, 4, 64)))
+    content[start:start] = (
+        draw.choice(words) if words and draw.random() < 0.7 else draw.randbytes(draw.choice((1, 4, 64)))
+    )
 
 
 def _overwrite(content, draw, seeds, words):

@@ -5,10 +5,11 @@ import random
 
 NESTED = "nested"  # stands for lists in lists, deeper than Python's stack
 STRANGE = (
-    None, True, False, 0, 1, -1, 2, 3, 1e-4, 0.5, -0.5, 1e308, 2**31, 2**63, 10**30, -(10**30), float("nan"), float("inf"),
-    "", "a", "../../x", "/etc/passwd", "\x00", "\ud800", "\x1b[31m", "1", "1e3", "nan", "auto", "relative", "x" * 1000,
-    "{class_path: os.system}", "https://a.invalid/b", [], {}, [[]], [None], [0, 0, 0, 0], [1, 2], [1e308] * 4, ["a", "a"],
-    {"class_path": "os.system", "init_args": {"command": "true"}}, {"": 0}, {"a": {"b": {"c": [1]}}}, {"id": 1}, NESTED,
+    None, True, False, 0, 1, -1, 2, 3, 1e-4, 0.5, -0.5, 1e308, 2**31, 2**63, 10**30, -(10**30), float("nan"),
+    float("inf"), "", "a", "../../x", "/etc/passwd", "\x00", "\ud800", "\x1b[31m", "1", "1e3", "nan", "auto",
+    "relative", "x" * 1000, "{class_path: os.system}", "https://a.invalid/b", [], {}, [[]], [None], [0, 0, 0, 0],
+    [1, 2], [1e308] * 4, ["a", "a"], {"class_path": "os.system", "init_args": {"command": "true"}}, {"": 0},
+    {"a": {"b": {"c": [1]}}}, {"id": 1}, NESTED,
 )  # fmt: skip
 
 

@@ -58,14 +58,18 @@ def _outcome(read, content, allowed):
     try:
         read(content)
     except allowed as error:
-        text, cause = str(error), error
-        assert text.strip(), f"{type(error).__name__} without a message"
-        while cause is not None:
-            short = isinstance(cause, MemoryError) or "allocate memory" in str(cause)
-            assert not short, f"memory ran out: {text}"
-            cause = cause.__cause__
+        _expect_told(error)
         return type(error).__name__
     return "accepted"
+
+
+def _expect_told(error):
+    text = str(error)
+    assert text.strip(), f"{type(error).__name__} without a message"
+    while error is not None:
+        short = isinstance(error, MemoryError) or "allocate memory" in str(error)
+        assert not short, f"memory ran out: {text}"
+        error = error.__cause__
 
 
 @contextmanager

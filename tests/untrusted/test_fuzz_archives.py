@@ -16,10 +16,18 @@ from tests.untrusted.damage import damaged
 from tests.untrusted.guard import fuzz
 
 COUNTS = pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.hard)])
-MEMBERS = [("a/1.jpg", b"first"), ("a/1.cls", b"1"), ("x" * 120 + "/2.png", b"second" * 99), ("x" * 120 + "/2.cls", b"2\n")]
-WORDS = (b"ustar\0" b"00", b"ustar  \0", b"0", b"L", b"x", b"g", b"S", b"2", b"5", b"77777777777", b"\x80" + b"\xff" * 11,
-         b"\xff" * 12, b"00000000000", b"20 path=../../a\n", b"30 GNU.sparse.major=1\n", b"20 size=99999999999\n",
-         b"19 size=-999999999\n", b"12 mtime=inf\n", b"../../../a.jpg", b"/a.jpg", b".cls", b".jpg", b"\0" * 512)  # fmt: skip
+MEMBERS = [
+    ("a/1.jpg", b"first"),
+    ("a/1.cls", b"1"),
+    ("x" * 120 + "/2.png", b"second" * 99),
+    ("x" * 120 + "/2.cls", b"2\n"),
+]
+WORDS = (
+    b"ustar\0" b"00", b"ustar  \0", b"0", b"L", b"x", b"g", b"S", b"2", b"5", b"77777777777",
+    b"\x80" + b"\xff" * 11, b"\xff" * 12, b"00000000000", b"20 path=../../a\n", b"30 GNU.sparse.major=1\n",
+    b"20 size=99999999999\n", b"19 size=-999999999\n", b"12 mtime=inf\n", b"../../../a.jpg", b"/a.jpg", b".cls",
+    b".jpg", b"\0" * 512,
+)  # fmt: skip
 
 
 def shards():
@@ -74,10 +82,13 @@ def test_shards(inside, seed, count):
     assert min(found["accepted"], found["ImageReadError"]) > count / 10
 
 
-OPCODES = (b"cos\nsystem\n", b"cbuiltins\neval\n", b"(S'true'\ntR", b"cnumpy.core.multiarray\n_reconstruct\n",
-           b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"c_codecs\nencode\n", b"r\xff\xff\xff\x7f", b"\x96" + b"\xff" * 5 + b"\0" * 3,
-           b"\x8b\xff\xff\xff\x7f", b"X\xff\xff\xff\x7f", b"\x82\x01", b"Pa\n", b"Q", b"R", b"b", b"\x81", b"\x92", b"o", b"i",
-           b"(", b"0", b"1", b"2", b"t", b"d", b"l", b"}", b"]", b")", b".", b"h\0", b"q\0", b"N", b"\x93", b"\x94", b"\x97")  # fmt: skip
+OPCODES = (
+    b"cos\nsystem\n", b"cbuiltins\neval\n", b"(S'true'\ntR", b"cnumpy.core.multiarray\n_reconstruct\n",
+    b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"c_codecs\nencode\n", b"r\xff\xff\xff\x7f",
+    b"\x96" + b"\xff" * 5 + b"\0" * 3, b"\x8b\xff\xff\xff\x7f", b"X\xff\xff\xff\x7f", b"\x82\x01", b"Pa\n", b"Q",
+    b"R", b"b", b"\x81", b"\x92", b"o", b"i", b"(", b"0", b"1", b"2", b"t", b"d", b"l", b"}", b"]", b")", b".",
+    b"h\0", b"q\0", b"N", b"\x93", b"\x94", b"\x97",
+)  # fmt: skip
 
 
 def cifar(*, binary=False):
@@ -106,12 +117,16 @@ def test_files_of_cifar(inside, seed, count):
     good = {"train": [files["train"], today], "meta": [files["meta"]]}
     folder = inside / row.folder
     folder.mkdir()
+    (folder / "test").write_bytes(files["test"])
+    there = {}
 
     def make(number):
         name = ("train", "meta")[number % 4 == 3]
         spoilt = {**files, name: damaged(good[name], number, words=OPCODES, seed=seed)}
-        for member, content in spoilt.items():
-            (folder / member).write_bytes(content)
+        for member in ("train", "meta"):
+            if there.get(member) != spoilt[member]:
+                (folder / member).write_bytes(spoilt[member])
+        there.update(spoilt)
         return {"cifar100": (replace(row, **vouched(row, spoilt)),)}
 
     found = fuzz(count, make, lambda rows: load_cifar("cifar100", folder, archives=rows), (ValueError,))

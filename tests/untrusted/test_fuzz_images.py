@@ -11,8 +11,10 @@ from tests.data.pictures import KINDS, encoded, saved
 from tests.untrusted.damage import damaged
 from tests.untrusted.guard import fuzz
 
-WORDS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"\xff\xd8",
-         b"\xff\xe1", b"\xff\xc0", b"\xff\xc4", b"\xff\xdb", b"\xff\xda", b"\xff\xd9", b"Exif\0\0", b"II*\0", b"MM\0*")  # fmt: skip
+WORDS = (
+    b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"\xff\xd8",
+    b"\xff\xe1", b"\xff\xc0", b"\xff\xc4", b"\xff\xdb", b"\xff\xda", b"\xff\xd9", b"Exif\0\0", b"II*\0", b"MM\0*",
+)  # fmt: skip
 
 
 def every_kind():

@@ -78,7 +78,7 @@ def _recipes_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _recipes(options: argparse.Namespace) -> None:
-    from aaconv.training.recipes import DETECTORS, describe_keys, list_recipes, locate
+    from aaconv.training.recipes import DETECTORS, describe_keys, list_recipes, locate, text_of
 
     if options.keys:
         from aaconv.detection.config import DetectionRecipe
@@ -88,7 +88,7 @@ def _recipes(options: argparse.Namespace) -> None:
         print(describe_keys(DetectionRecipe if name.startswith(DETECTORS) else Recipe))
         return
     if options.name:
-        print(locate(options.name).read_text(encoding="utf-8"), end="")
+        print(text_of(locate(options.name)), end="")
         return
     for name, title in list_recipes().items():
         print(f"{name:<24} {title}")

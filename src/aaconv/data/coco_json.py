@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from aaconv._checks import expect_file
+
 OF_MISSING_IMAGES, UNKNOWN_IMAGE, UNKNOWN_CATEGORY = "of missing images", "of unknown images", "of unknown categories"
 NO_NUMBERS, NO_EXTENT = "not four finite numbers", "of no width or height"
 LARGEST = float(np.finfo(np.float32).max)  # training has float32
@@ -64,6 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no annotation file {path}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name the annotation file in it")
+    expect_file("annotations", path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_without_outline)
     except RecursionError as error:

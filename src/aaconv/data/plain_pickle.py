@@ -90,8 +90,8 @@ class _Operations(dict[int, Callable[..., None]]):
         raise pickle.UnpicklingError(f"it has the operation {bytes([code])!r}, which plain values have no need of")
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # in C places in its memory are a list's
-    dispatch = _Operations({code: run for code, run in pickle._Unpickler.dispatch.items() if code in ADMITTED})  # type: ignore[attr-defined]
+class _Unpickler(pickle._Unpickler):  # in C places in its memory are a list's
+    dispatch = _Operations({code: run for code, run in pickle._Unpickler.dispatch.items() if code in ADMITTED})
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in STAND_INS:

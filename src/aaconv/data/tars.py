@@ -104,7 +104,7 @@ class _Header(tarfile.TarInfo):
     """A header whose damage is told: tarfile takes all but the first one's for the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         header = super().frombuf(buf, encoding, errors)
         # tarfile allocates what a header claims, and goes round for ever where it claims less than nothing
         if not 0 <= header.size <= (MAX_NAME if header.type in NAMING else LARGEST):

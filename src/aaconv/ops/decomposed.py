@@ -55,9 +55,10 @@ def _through_terms(
 
 
 def extra_bytes(q: Tensor, v: Tensor, grid: tuple[int, int]) -> int:
-    """Memory of output, terms and their gradients, in bytes."""
+    """Memory of output, terms and their gradients, in bytes; inference on the CPU has no terms."""
     batch, heads, length, channels = q.shape
-    return batch * heads * length * (channels + v.shape[-1] + 2 * sum(grid)) * max(q.element_size(), 4)
+    terms = 2 * sum(grid) if torch.is_grad_enabled() or q.device.type == "cuda" else 0
+    return batch * heads * length * (channels + v.shape[-1] + terms) * max(q.element_size(), 4)
 
 
 @torch.library.custom_op("aaconv::relative_attention", mutates_args=(), device_types="cpu")

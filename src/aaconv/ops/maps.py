@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from aaconv.ops.autocast import no_autocast
-from aaconv.ops.reference import attention_weights
+from aaconv.ops.memory import expect_memory
+from aaconv.ops.reference import attention_weights, weights_bytes
 from aaconv.ops.relative_attention import check_arguments, resolve_scale
 
 
@@ -42,7 +43,8 @@ def attention_maps_2d(
 
     Raises:
         TypeError: An argument is no tensor, or ``queries`` or ``grid`` hold no ints.
-        ValueError: A shape, dtype or device does not fit, or a query lies outside the grid.
+        ValueError: A shape, dtype or device does not fit, a query lies outside the grid, or the free memory would
+            not suffice; the message says how much it would take.
 
     Source:
         Bello et al. 2019, arXiv:1904.09925, section 3.2 and appendix (attention maps).
@@ -56,7 +58,11 @@ def attention_maps_2d(
     if wanted.is_floating_point() or wanted.is_complex() or wanted.dtype == torch.bool:
         raise TypeError(f"queries must be ints, got dtype={wanted.dtype}")
     if wanted.numel() and not 0 <= int(wanted.min()) <= int(wanted.max()) < size[0] * size[1]:
-        raise ValueError(f"queries must lie in 0..{size[0] * size[1] - 1} (H*W - 1), got {wanted.tolist()}")
+        outside = wanted[(wanted < 0) | (wanted >= size[0] * size[1])].tolist()
+        raise ValueError(f"queries must lie in 0..{size[0] * size[1] - 1} (H*W - 1), got {outside[:5]}")
+    if not torch.compiler.is_compiling():
+        what = f"attention maps of {len(wanted)} queries on a map of {size}"
+        expect_memory(weights_bytes(q, len(wanted)), q, what, "ask for fewer queries at a time")
     factor = resolve_scale(scale, q.shape[-1])
     with no_autocast(q.device.type):
         weights = attention_weights(q, k, rel_h, rel_w, size, factor, wanted.long())

@@ -60,6 +60,11 @@ def attend(
 
 
 def extra_bytes(q: Tensor, v: Tensor, grid: tuple[int, int]) -> int:
-    """Memory of the logits, their two position terms and the weights, in bytes."""
+    """Memory of all weights on the way, in bytes."""
+    return weights_bytes(q, q.shape[2])
+
+
+def weights_bytes(q: Tensor, queries: int) -> int:
+    """Memory that ``attention_weights`` takes for so many queries: logits, position terms and weights, and offsets."""
     batch, heads, length, _ = q.shape
-    return 4 * batch * heads * length**2 * max(q.element_size(), 4)
+    return (4 * batch * heads * max(q.element_size(), 4) + 16) * queries * length

@@ -73,8 +73,8 @@ def relative_attention_2d(
 
     Raises:
         TypeError: An argument is no tensor, or ``grid`` holds no ints.
-        ValueError: A shape, dtype or device does not fit, ``impl`` is unknown or cannot run, or the memory would not
-            suffice.
+        ValueError: A shape, dtype or device does not fit, ``impl`` is unknown or cannot run, or the memory that is free
+            would not suffice; the message says how much it would take.
 
     Source:
         Bello et al. 2019, arXiv:1904.09925, section 3.2: K is d_k / N_h, V is d_v / N_h. We differ only in taking
@@ -85,7 +85,8 @@ def relative_attention_2d(
     _expect_same("v", v, q)
     chosen = _choose(expect_one_of("impl", impl, IMPL_NAMES), q, v)
     if not torch.compiler.is_compiling():  # sizes may be symbols there, which a comparison would pin down
-        expect_memory(chosen.extra_bytes(q, v, size), q.device, f"attention over a map of {size} ({impl=})")
+        remedy = "use a smaller map (pool=2), a smaller batch or, for 'reference', impl='folded'"
+        expect_memory(chosen.extra_bytes(q, v, size), q, f"attention over a map of {size} ({impl=})", remedy)
     factor = resolve_scale(scale, q.shape[-1])
     tensors = cast_arguments(q.device.type, q, k, v, rel_h, rel_w)
     with no_autocast(q.device.type):

@@ -123,7 +123,7 @@ def finished(folder: Path, job: Job, overrides: Sequence[str]) -> Outcome | None
         before = list(held.pop("overrides"))
         outcome = Outcome(**held)
         _check(outcome, job)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         advice = "remove it, and the run is finished again from its checkpoint"
         raise ValueError(f"{path} is damaged ({error}); {advice}") from error
     if not _alike(job.task, tuple(before), tuple(overrides)):
@@ -161,7 +161,7 @@ def environments_in(paths: Sequence[Path]) -> list[tuple[str, int]]:
     """The same of records of runs."""
     found: Counter[str] = Counter()
     for path in paths:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a note on the page, no more
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # a note on the page, no more
             found[_describe(json.loads(path.read_text(encoding="utf-8")))] += 1
     return found.most_common()
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from aaconv._checks import expect_int, expect_number, expect_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +80,38 @@ class Report:
         """The report that ``to_json`` wrote; ValueError for anything else."""
         try:
             found = json.loads(text)
-            rows = [{**row, **{name: tuple(row[name]) for name in _PAIRS}} for row in found["replaced"]]
-            replaced = tuple(Replaced(**row) for row in rows)
-            skipped = tuple(Skipped(**row) for row in found["skipped"])
             return cls(
-                image_size=tuple(found["image_size"]), position=found["position"], replaced=replaced, skipped=skipped
+                image_size=expect_pair("image_size", found["image_size"]),
+                position=_text("position", found["position"]),
+                replaced=tuple(map(_replaced, found["replaced"])),
+                skipped=tuple(Skipped(**{name: _text(name, row[name]) for name in row}) for row in found["skipped"]),
             )
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
+        except (TypeError, KeyError, ValueError, RecursionError) as error:
             raise ValueError(f"text must be what Report.to_json wrote: {error!r}") from error
 
 
-_PAIRS = ("grid", "parameters", "gflops", "memory_mb")
+def _replaced(row: dict[str, Any]) -> Replaced:
+    """A row of the file, checked: it decides what layers are built."""
+    numbers = ("pool", "key_channels", "value_channels", "num_heads")
+    return Replaced(
+        **{
+            **row,
+            **{name: expect_int(name, row[name]) for name in numbers},
+            **{name: _two(name, row[name], expect_number) for name in ("gflops", "memory_mb")},
+            "name": _text("name", row["name"]),
+            "grid": expect_pair("grid", row["grid"]),
+            "parameters": _two("parameters", row["parameters"], partial(expect_int, minimum=0)),
+        }
+    )
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text, got {type(value).__name__}")
+    return value
+
+
+def _two(name: str, value: Any, expect: Callable[[str, Any], Any]) -> tuple[Any, Any]:
+    """Before and after."""
+    before, after = value
+    return expect(name, before), expect(name, after)

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from difflib import get_close_matches
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import yaml
 
-from aaconv._checks import expect_one_of
+from aaconv._checks import expect_file, expect_one_of
 from aaconv.training.config import Recipe, RunConfig, flat
 
 R = TypeVar("R", bound=RunConfig)
@@ -24,11 +25,18 @@ MAX_BYTES = 100_000  # of a recipe; YAML's aliases make small files large, so th
 
 def list_recipes(kind: type[RunConfig] | None = None) -> dict[str, str]:
     """Names of the recipes that come with the package, or of those of one task, each with its header's first line."""
-    found = {}
-    for file in sorted(files("aaconv.recipes").iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".yaml") and (kind is None or _is_of(kind, file.name)):
-            found[file.name.removesuffix(".yaml")] = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-    return found
+    return {name: title for name, title in _packaged() if kind is None or _is_of(kind, name)}
+
+
+@cache
+def _packaged() -> list[tuple[str, str]]:
+    """Names and titles, read once."""
+    found = sorted(file.name for file in files("aaconv.recipes").iterdir() if file.name.endswith(".yaml"))
+    texts = [(files("aaconv.recipes") / name).read_text(encoding="utf-8") for name in found]
+    return [
+        (name.removesuffix(".yaml"), text.partition("\n")[0].lstrip("# "))
+        for name, text in zip(found, texts, strict=True)
+    ]
 
 
 @overload
@@ -58,7 +66,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: Any = R
     _expect_keys([item.partition("=")[0] for item in overrides if item.startswith("--")], usual)
     parsed = _parse(kind, lambda parser: parser.parse_object(values), f"recipe {source}")
     # Overrides are a second step, so that an error tells which of the two is wrong.
-    parsed = _parse(kind, lambda parser: parser.parse_args(list(overrides), namespace=parsed), "command line")
+    if overrides:
+        parsed = _parse(kind, lambda parser: parser.parse_args(list(overrides), namespace=parsed), "command line")
     made = _parser(kind).instantiate(parsed)
     return kind(**{entry.name: made[entry.name] for entry in fields(kind)})
 
@@ -80,18 +89,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
         FileNotFoundError: No such file.
         ValueError: Not UTF-8, not YAML, not a mapping, a key given twice, aliases, or too large.
     """
-    if not path.is_file():
-        reason = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"recipe {path} {reason}")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"recipe {path} must be at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+    text = text_of(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        values = yaml.load(text, _Loader)
+    except (ValueError, OverflowError, yaml.YAMLError, RecursionError) as error:  # of text, numbers, YAML, depth
         raise ValueError(f"recipe {path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"recipe {path} must hold keys and values, got {type(values).__name__}")
     return values
+
+
+def text_of(path: Path) -> str:
+    """A recipe as it is written.
+
+    Raises:
+        FileNotFoundError: No such file, or a folder, device or pipe.
+        ValueError: Too large, or not UTF-8.
+    """
+    content = expect_file("recipe", path, MAX_BYTES).read_bytes()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"recipe {path} is not YAML in UTF-8: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -173,7 +192,8 @@ def _expect_keys(names: Sequence[str], usual: dict[str, Any]) -> None:
         raise ValueError(f"no key {name} of a recipe takes a value; try {near[0]}, 'aaconv recipes --keys' shows all")
 
 
-def _parser(kind: type[RunConfig]) -> Any:
+@cache
+def _parser(kind: Any) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="aaconv train", exit_on_error=False, allow_abbrev=False)
@@ -181,7 +201,7 @@ def _parser(kind: type[RunConfig]) -> Any:
     return parser
 
 
-def _parse(kind: type[RunConfig], parse: Any, where: str) -> Any:
+def _parse(kind: Any, parse: Any, where: str) -> Any:
     """A parser's result, its errors as ValueError with the place in front."""
     from argparse import ArgumentError
 
@@ -192,7 +212,7 @@ def _parse(kind: type[RunConfig], parse: Any, where: str) -> Any:
         raise ValueError(f"{where}: {' '.join(text.split())}") from error
 
 
-def describe_keys(kind: type[RunConfig] = Recipe) -> str:
+def describe_keys(kind: Any = Recipe) -> str:
     """Every key of a recipe with its default and meaning."""
     return _parser(kind).format_help().partition("\n\n")[2]
 

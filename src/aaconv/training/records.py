@@ -129,7 +129,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         return {**held, "data": held["data"], "devices": held["devices"]}  # what a later start compares
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); use another --out folder") from error
 
 
