@@ -3,7 +3,6 @@
 ``python starving.py JOB.json`` starts each command of a job once with each fault and writes what was seen to JOB.done.
 """
 
-import importlib
 import json
 import os
 import resource
@@ -118,6 +117,5 @@ def perform(job):
 
 if __name__ == "__main__":
     warm()
-    importlib.import_module("sklearn.datasets")
     for path in sys.argv[1:]:
         Path(path).with_suffix(".done").write_text(json.dumps(perform(json.loads(Path(path).read_text()))))
