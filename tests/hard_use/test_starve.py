@@ -1,4 +1,4 @@
-"""Commands on machines that lack something work, or say in one line what is wrong; no traceback, nothing half-written."""
+"""Commands that lack something work, or say in one line what is wrong; no traceback, nothing half-written."""
 
 import json
 import os
