@@ -15,9 +15,14 @@ from aaconv._errors import Failed, Stopped
 from aaconv.cli.commands import COMMANDS, Commands
 from aaconv.cli.detect import DETECT
 from aaconv.cli.explain import EXPLAIN
+from aaconv.cli.export import EXPORT
 
 USAGE, INTERRUPTED, FAILED = 2, 130, 1
-EXTRAS = {"gradio": "app", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"}  # others: train
+EXTRAS = {  # that bring a package; others are in "train"
+    "executorch": "executorch",
+    "gradio": "app",
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -94,7 +99,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="aaconv", description="Attention-augmented convolution (Bello et al. 2019) for PyTorch.")
     parser.add_argument("--version", action="version", version=f"aaconv {__version__}")
-    commands = _add_commands(parser, COMMANDS | EXPLAIN)
+    commands = _add_commands(parser, COMMANDS | EXPLAIN | EXPORT)
     text = "Train, evaluate and use detectors."
     _add_commands(commands.add_parser("detect", help=text, description=text), DETECT)
     return parser

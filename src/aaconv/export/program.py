@@ -1,0 +1,98 @@
+"""From a network to a program of PyTorch's own operators, and what sizes it takes.
+
+Letters: B images, C channels, H W an image in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+AXES = {0: "batch", 2: "height", 3: "width"}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A program and what goes in and comes out."""
+
+    program: ExportedProgram
+    outputs: tuple[str, ...]
+    least_edge: int  # pixels: least height and width that the program takes
+    dynamic: bool  # whether batch, height and width are free
+
+
+class _Dense(nn.Module):
+    """What a detector computes for every image alike; choosing boxes depends on what is in it."""
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.detector.dense_outputs(images)  # type: ignore[operator]
+
+
+def traceable(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The part of ``model`` that takes [B, C, H, W], and names of its outputs; others are numbered from the last on."""
+    if hasattr(model, "dense_outputs"):
+        return _Dense(model).train(model.training), ("logits", "boxes")
+    return model, ("logits",)
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise ValueError unless ``model`` computes in float32 and as it does in use."""
+    if any(module.training for module in model.modules()):
+        raise ValueError("model must be in evaluation mode, got training mode; call model.eval() first")
+    kinds = {str(p.dtype) for p in model.parameters() if p.is_floating_point()} - {"torch.float32"}
+    if kinds:
+        raise ValueError(f"model must have float32 weights, got {', '.join(sorted(kinds))}; convert it with .float()")
+    places = {p.device.type for p in model.parameters()} - {"cpu"}
+    if places:
+        raise ValueError(f"model must be on the CPU, got {', '.join(sorted(places))}; move it with .cpu()")
+
+
+def trace(model: nn.Module, example: Tensor, *, dynamic: bool = True) -> Traced:
+    """Record what ``model`` does with ``example`` [B, C, H, W], B at least 2, for any size if ``dynamic``.
+
+    Raises:
+        ValueError: It cannot be recorded, holds our kernels, or the network fixes the size of its images.
+    """
+    part, names = traceable(model)
+    free = dict.fromkeys(AXES, Dim.AUTO) if dynamic else None
+    try:
+        with torch.no_grad():
+            part(example)  # tables that wait for their first input get their size
+            program = torch.export.export(part, (example,), dynamic_shapes=(free,))
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"the network cannot be exported for images of {list(example.shape)}: {reason}") from error
+    ours = {str(n.target) for n in program.graph.nodes if str(n.target).startswith("aaconv.")}
+    if ours:
+        raise ValueError(
+            f"exported programs hold PyTorch's operators alone, got {', '.join(sorted(ours))}; build the layers with "
+            "impl='auto' or impl='folded'"
+        )
+    found = _placeholder(program).shape
+    stuck = [name for axis, name in AXES.items() if dynamic and isinstance(found[axis], int)]
+    if stuck:
+        raise ValueError(
+            f"the network fixes {', '.join(stuck)} of its images; dynamic=False (--static) exports that size"
+        )
+    least = max((_least(program, found[axis]) for axis in (2, 3)), default=1) if dynamic else min(example.shape[2:])
+    return Traced(program, names, least, dynamic)
+
+
+def _placeholder(program: ExportedProgram) -> Tensor:
+    """The symbolic input."""
+    name = program.graph_signature.user_inputs[0]
+    return next(node.meta["val"] for node in program.graph.nodes if node.name == name)
+
+
+def _least(program: ExportedProgram, edge: torch.SymInt) -> int:
+    """The least value of a symbolic edge. Tracing takes for granted that what is free is no 1."""
+    bounds = program.range_constraints.get(edge.node.expr)
+    lower = 1 if bounds is None else int(bounds.lower)
+    return 1 if lower <= 2 else lower
