@@ -30,6 +30,7 @@ ALLOWED = {
     "detection": {"_checks", "_errors", "_files", "models", "data", "training"},
     "explain": {"_checks", "_files", "ops", "nn", "models", "data", "training", "detection"},
     "export": {"_checks", "_errors", "_files", "training"},
+    "hub": {"__init__", "_files", "_weights", "models", "nn", "training"},
     "reproduction": {"_checks", "_errors", "_files", "paper", "training", "detection"},
     "demo": {"__init__", "models", "data", "training", "explain"},
     "__main__": {"cli"},
