@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 ROOT = Path(__file__).parents[2]
 LISTED = Path(__file__).with_name("public_names.txt")
 PACKAGES = ("aaconv", "aaconv.explain", "aaconv.models", "aaconv.nn", "aaconv.ops", "aaconv.surgery")
+LONGEST = 80  # characters of a default that is written out
 DIRECTIVE = re.compile(r"^\.\. auto(function|class|module):: (\S+)((?:\n   :\S+:.*)*)", flags=re.MULTILINE)
 
 
@@ -77,6 +78,7 @@ def describe(path: str, target: Any) -> str:
         return f"{path}(...)"
     signature = inspect.signature(target)
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    bare = [p.replace(default=Ellipsis) if len(repr(p.default)) > LONGEST else p for p in bare]  # a table, say
     text = str(signature.replace(parameters=bare, return_annotation=signature.empty))
     return path + re.sub(r" at 0x[0-9a-f]+", "", text)
 
