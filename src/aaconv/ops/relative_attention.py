@@ -69,7 +69,7 @@ def relative_attention_2d(
             kernels, with memory linear in L. None is swapped for another: what cannot run raises.
 
     Returns:
-        Attended values, [B, N, L, V], in the dtype of ``v`` (under autocast: in autocast's dtype).
+        Attended values, [B, N, L, V], in the dtype of ``v``, under autocast in autocast's.
 
     Raises:
         TypeError: An argument is no tensor, or ``grid`` holds no ints.
