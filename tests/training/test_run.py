@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from itertools import accumulate
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from aaconv.training.keeping import BEST, RESUME, Keeper
 from aaconv.training.recipes import load_recipe
 from aaconv.training.records import CARD, CONFIG, ENVIRONMENT
 from aaconv.training.run import dry_run, train
+from aaconv.training.task import ClassificationTask
 from tests.training.trials import without_batch_norm
 
 KEPT = {RESUME, WEIGHTS, BEST, METRICS, CURVES, CONFIG, ENVIRONMENT, CARD, LOCK}
@@ -78,7 +80,7 @@ def test_folder_says_what_was_run_and_measured(tmp_path):
 
 
 def test_metrics_are_what_the_network_does(tmp_path):
-    run = train(recipe_of("--epochs=1", "--batch_size=48"), tmp_path, data=tiny(), title=None)
+    run = train(recipe_of("--epochs=2", "--batch_size=48"), tmp_path, data=tiny(), title=None)
     data = tiny()
     with torch.no_grad():
         logits = run.model(run.card.normalize(data.val.images))
@@ -120,10 +122,11 @@ def test_moving_average_is_evaluated_and_kept(tmp_path, monkeypatch):
     averaged, current = (state[part][f"model.{name}"] for part in ("state_dict", "current_model_state"))
     assert torch.equal(run.model.state_dict()[name], averaged)
     assert not torch.equal(averaged, current)
-    expected = seen[0]
-    for value in seen[1:]:
-        expected = 0.5 * expected + 0.5 * value
-    torch.testing.assert_close(averaged, expected)
+    averages = list(accumulate(seen, lambda average, value: 0.5 * average + 0.5 * value))
+    torch.testing.assert_close(averaged, averages[-1])
+    scores = [row["val_accuracy"] for row in run.history]
+    best, _ = load_checkpoint(tmp_path / BEST)
+    torch.testing.assert_close(best.head.weight.detach(), averages[3 * scores.index(max(scores)) + 2])
     with torch.no_grad():
         logits = run.model(run.card.normalize(data.val.images))
     loss = torch.nn.functional.cross_entropy(logits, data.val.labels).item()
@@ -229,6 +232,17 @@ def test_loss_that_is_not_finite_stops(tmp_path):
     ):
         train(recipe_of("--optimizer.lr=1e30"), tmp_path, data=tiny(), title=None)
     assert not (tmp_path / RESUME).exists()
+
+
+def test_loss_that_is_not_finite_stops_at_once(tmp_path, monkeypatch):
+    step = ClassificationTask.training_step
+    monkeypatch.setattr(
+        ClassificationTask,
+        "training_step",
+        lambda self, batch, index: step(self, batch, index) * (float("nan") if index == 1 else 1),
+    )
+    with pytest.raises(FloatingPointError, match=r"the loss stopped being finite at optimiser step 2; there is no"):
+        train(recipe_of(), tmp_path, data=tiny(), title=None)
 
 
 def test_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
