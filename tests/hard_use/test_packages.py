@@ -66,6 +66,9 @@ def test_importing_loads_nothing_heavy():
     own = {name for name in modules_after("import aaconv") if name.startswith("aaconv")}
     assert own == {"aaconv"}
     assert not modules_after("import aaconv") & {"torch", "numpy", *HEAVY}
+    with_layer = modules_after("import aaconv; aaconv.AttentionAugmentedConv2d")
+    assert "torch" in with_layer
+    assert not with_layer & {"torch._dynamo", "torch._inductor", "torch.fx.experimental.symbolic_shapes", *HEAVY}
 
 
 def test_the_base_install_is_torch_numpy_and_numba():

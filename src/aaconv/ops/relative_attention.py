@@ -136,10 +136,13 @@ def _choose(impl: str, q: Tensor, v: Tensor) -> Implementation:
     return chosen
 
 
-@torch.compiler.assume_constant_result
 def _exporting() -> bool:
     """Asked outside of the compiler's tracing, in which torch 2.11 says yes to whatever is compiled."""
     return torch.compiler.is_exporting()
+
+
+# As torch.compiler.assume_constant_result marks it, which imports the compiler: that takes longer than torch itself.
+_exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _expect_same(name: str, tensor: Tensor, q: Tensor) -> None:
