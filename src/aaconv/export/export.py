@@ -6,7 +6,7 @@ Letters: B images, C channels, H W an image in pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from errno import EISDIR
 from importlib.util import find_spec
@@ -84,10 +84,12 @@ def export_model(
     expect_int("channels", channels)
     check_model(model)
     dynamic = dynamic and kind.any_size
-    shapes = tuple(_shapes(channels, size, dynamic=dynamic, batch=2 if kind.any_size else 1))
+    batch = 2 if kind.any_size else 1
+    shapes = shapes_of(channels, size, dynamic=dynamic, batch=batch)
     on_step(f"recording the network with images of {list(shapes[0])}")
+    _try(model, shapes)
     traced = trace(model, _images(shapes[0]), dynamic=dynamic)
-    shapes = tuple((b, c, max(h, traced.least_edge), max(w, traced.least_edge)) for b, c, h, w in shapes)
+    shapes = shapes_of(channels, size, dynamic=dynamic, batch=batch, least=traced.least_edge)
     error = 0.0
 
     def write(beside: Path) -> None:
@@ -149,6 +151,18 @@ def _check_target(format: str, path: Path, opset: int) -> Format:
     return kind
 
 
+def _try(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise ValueError unless ``model`` takes images of ``shapes``; tables that wait for an input get their size."""
+    part, _ = traceable(model)
+    for shape in shapes:
+        try:
+            with torch.no_grad():
+                part(_images(shape))
+        except (RuntimeError, ValueError, TypeError) as error:
+            more = "" if shape == shapes[0] else "; export the one size that it takes with dynamic=False (--static)"
+            raise ValueError(f"the network does not take images of {list(shape)}: {error}{more}") from error
+
+
 def _difference(want: Tensor, got: Tensor) -> float:
     """Over the largest output or 1; infinite where either is not finite."""
     if not (want.isfinite().all() and got.isfinite().all()):
@@ -156,13 +170,16 @@ def _difference(want: Tensor, got: Tensor) -> float:
     return float((want - got).abs().max() / want.abs().max().clamp(min=1))
 
 
-def _shapes(channels: int, size: tuple[int, int], *, dynamic: bool, batch: int) -> Iterator[tuple[int, int, int, int]]:
-    """Shapes of images to record (the first) and to compare with, [B, C, H, W]."""
+def shapes_of(
+    channels: int, size: tuple[int, int], *, dynamic: bool, batch: int, least: int = 1
+) -> tuple[tuple[int, int, int, int], ...]:
+    """Shapes of images to record (the first) and to compare with, [B, C, H, W], no edge below ``least``."""
     height, width = size
-    yield batch, channels, height, width
+    shapes = [(batch, channels, height, width)]
     if dynamic:  # one image, wider and higher; and smaller, of odd edges
-        yield 1, channels, height + height // 4, width + width // 8 + 1
-        yield 3, channels, (height // 2) | 1, (width - width // 4) | 1
+        shapes.append((1, channels, height + height // 4, width + width // 8 + 1))
+        shapes.append((3, channels, max(height // 2, least) | 1, max(width - width // 4, least) | 1))
+    return tuple(shapes)
 
 
 def _images(shape: tuple[int, ...]) -> Tensor:

@@ -64,12 +64,12 @@ def trace(model: nn.Module, example: Tensor, *, dynamic: bool = True) -> Traced:
     free = dict.fromkeys(AXES, Dim.AUTO) if dynamic else None
     try:
         with torch.no_grad():
-            part(example)  # tables that wait for their first input get their size
             program = torch.export.export(part, (example,), dynamic_shapes=(free,))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"the network cannot be exported for images of {list(example.shape)}: {reason}") from error
-    ours = {str(n.target) for n in program.graph.nodes if str(n.target).startswith("aaconv.")}
+    graphs = (m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule))
+    ours = {str(n.target) for graph in graphs for n in graph.nodes if str(n.target).startswith("aaconv.")}
     if ours:
         raise ValueError(
             f"exported programs hold PyTorch's operators alone, got {', '.join(sorted(ours))}; build the layers with "
