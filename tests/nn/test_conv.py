@@ -57,10 +57,12 @@ def test_conv_branch_is_conv2d(geometry):
     torch.testing.assert_close(layer(x)[:, :8], twin(x))
 
 
-def test_even_kernel_with_stride_pads_the_odd_cell_after():
-    layer = layer_of(6, 12, 4, 2)
+@pytest.mark.parametrize("mode, how", [("zeros", "constant"), *((name, name) for name in ("reflect", "replicate"))])
+@pytest.mark.parametrize("kernel, pads", [(4, (1, 2, 1, 2)), ((2, 5), (2, 2, 0, 1))])
+def test_even_kernel_with_stride_pads_the_odd_cell_after(kernel, pads, mode, how):
+    layer = layer_of(6, 12, kernel, 2, padding_mode=mode)
     x = torch.randn(2, 6, 9, 12)
-    wanted = nn.functional.conv2d(nn.functional.pad(x, (1, 2, 1, 2)), layer.conv.weight, layer.conv.bias, stride=2)
+    wanted = nn.functional.conv2d(nn.functional.pad(x, pads, how), layer.conv.weight, layer.conv.bias, stride=2)
     torch.testing.assert_close(layer(x)[:, :8], wanted)
 
 
