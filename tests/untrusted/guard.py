@@ -93,7 +93,7 @@ def _bounded(room):
 @contextmanager
 def _awaited(seconds):
     """End the process where nothing else ends it."""
-    faulthandler.dump_traceback_later(10 * seconds, exit=True)
+    faulthandler.dump_traceback_later(10 * seconds, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:

@@ -85,7 +85,9 @@ def _flush() -> bool:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"aaconv: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)  # names may steer a terminal
+    print("aaconv:", "".join(shown), file=sys.stderr)
     return code
 
 

@@ -132,7 +132,7 @@ def read_card(path: str | Path, entry: str) -> ModelCard:
         card = ModelCard(**{name: _frozen(value) for name, value in values.items() if name in known})
         sound = _is_sound(card)
         loading = [name for name in card.options if name.startswith("pretrained") or name in LOADING]
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} has a damaged description: {shorten(error)}") from error
     if not sound:
         raise ValueError(f"{path} has a damaged description: channels, mean, std, classes, ids or edge do not fit")
@@ -147,6 +147,8 @@ def _is_sound(card: ModelCard) -> bool:
     texts = (card.model, card.version, card.data, card.torch_version, *card.classes)
     sound = all(isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
     sound = sound and min((*card.std, card.crop_pct), default=0) > 0 and card.crop_pct <= 1
+    sound = sound and all(abs(n) < 1e6 for n in card.mean) and all(1e-6 < n < 1e6 for n in card.std)  # float32 has less
+    sound &= not {"num_classes", "in_chans"} & set(card.options)  # classes and channels say that
     sound &= all(isinstance(text, str) for text in texts) and isinstance(card.classes, tuple)
     sound &= (
         isinstance(card.channels, int) and len(card.mean) == len(card.std) == card.channels and len(card.classes) > 0

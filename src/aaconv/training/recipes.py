@@ -152,7 +152,8 @@ def locate(source: str | Path) -> Path:
 
 def _expect_no_classes(value: Any, where: str) -> None:
     """Raise ValueError where the parser would import and call something: a recipe may come from anywhere."""
-    if isinstance(value, dict) and "class_path" in value:
+    words = _WORD.findall(value) if isinstance(value, str) else value  # the parser reads texts as YAML too
+    if isinstance(words, (dict, list)) and "class_path" in words:
         raise ValueError(f"{where}: class_path is no key of a recipe")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _expect_no_classes(item, where)
