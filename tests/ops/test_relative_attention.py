@@ -85,6 +85,17 @@ def test_gradients_are_derivatives(impl):
     assert torch.autograd.gradcheck(lambda *t: via(impl)(*t, grid=(2, 3)), tensors)
 
 
+@pytest.mark.parametrize("wanted", range(5), ids=["q", "k", "v", "rel_h", "rel_w"])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_one_argument_alone_wants_a_gradient(impl, wanted):
+    tensors = inputs((1, 2, (2, 3), 3, 2), torch.float64)
+    expected = run(via("reference"), tensors, (2, 3))[1 + wanted]
+    alone = [t.detach().requires_grad_(place == wanted) for place, t in enumerate(tensors)]
+    out = via(impl)(*alone, grid=(2, 3))
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)  # as ``run`` has it
+    torch.testing.assert_close(torch.autograd.grad(out, alone[wanted], upstream)[0], expected)
+
+
 def test_reference_has_second_derivatives():
     tensors = inputs((1, 2, (2, 2), 2, 2), torch.float64)
     assert torch.autograd.gradgradcheck(lambda *t: via("reference")(*t, grid=(2, 2)), tensors)
