@@ -359,6 +359,17 @@ def test_inference_under_vmap(mapped):
         torch.testing.assert_close(got[index], via("reference")(*tensors, grid=grid))
 
 
+@pytest.mark.parametrize("dim", [0, 2, 3])
+def test_operator_under_vmap_over_any_dimension(dim):
+    random = torch.Generator().manual_seed(0)
+    shapes = [(3, 2, 1, 6, channels) for channels in (4, 4, 5, 2, 3)]  # three calls: q, k, v, bias_h, bias_w
+    stacked = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
+    moved = [t.movedim(0, dim) for t in stacked]
+    out, lse = torch.vmap(lambda *t: decomposed_attention(*t, 0.5), dim)(*moved)
+    for index in range(3):
+        torch.testing.assert_close((out[index], lse[index]), decomposed_attention(*(t[index] for t in stacked), 0.5))
+
+
 def test_inference_operator_is_well_registered():
     tensors = [t.detach() for t in inputs((2, 2, (3, 4), 5, 3), torch.float64)]
     for tables in (tensors[3:], (None, None)):
