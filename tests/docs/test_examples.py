@@ -15,7 +15,7 @@ PRINTED = {  # pages whose printed text follows each block that prints
 
 def slow(path):
     """Networks of ImageNet's size take seconds each."""
-    return path.stem in ("comparison", "detection", "networks", "surgery")
+    return path.stem in ("comparison", "detection", "export", "networks", "surgery")
 
 
 def test_there_is_code():

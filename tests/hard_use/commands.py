@@ -22,6 +22,7 @@ ARCHIVE = b"archive" * 300_000
 MODULES = (
     "aaconv.cli",
     "aaconv.demo",
+    "aaconv.export",
     "aaconv.explain.explain",
     "aaconv.ops.cpu_kernels",
     "aaconv.reproduction.detectors",
@@ -132,6 +133,7 @@ COMMANDS = {
     "detect train": Row(f"detect train detect_digits --out {{out}} {BOXES} --machine.save_steps 1"),
     "eval": Row("eval {inputs}/network.safetensors --data {inputs}/classes --json {out}/measured.json"),
     "explain": Row("explain --checkpoint {inputs}/network.safetensors --out {out} {inputs}/classes/left/0.png"),
+    "export": Row("export digits --format torch --out {out}/digits.pt2"),
     "make_checkpoints": Row("--work {out}/work --out {out}/zoo", _checkpoints, "make_checkpoints"),
     "make_gallery": Row("--out {out}", _gallery, "make_gallery"),
     "reproduce": Row("reproduce --out {out} --seeds 2 --tasks clutter --epochs 2 --workers 1", _reproduce),

@@ -14,7 +14,7 @@ from tests.hard_use.commands import ARCHIVE, COMMANDS, lay_inputs
 from tests.hard_use.whole import is_growing
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("AACONV_KILLS", "20"))  # of each command
+KILLS = int(os.environ.get("AACONV_KILLS", "5"))  # of each command
 
 
 @pytest.fixture(scope="module")

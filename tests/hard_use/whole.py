@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import torch
@@ -41,6 +42,12 @@ def _safetensors(path):
         assert [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118 (no mapping)
 
 
+def _zip(path):
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None
+        assert file.namelist()
+
+
 READERS = {
     ".csv": _csv,
     ".ckpt": lambda path: torch.load(path, weights_only=True)["state_dict"],
@@ -48,6 +55,7 @@ READERS = {
     ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
     ".md": _text,
     ".png": _png,
+    ".pt2": _zip,
     ".safetensors": _safetensors,
     ".yaml": lambda path: yaml.safe_load(_text(path)).keys(),
     ".gz": lambda path: _same(path, b"archive" * 300_000),

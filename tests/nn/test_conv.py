@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.func import functional_call, grad, vmap
 
 from aaconv import AttentionAugmentedConv2d
@@ -280,6 +281,19 @@ def test_compiles_for_any_size_at_once():
         for batch, height, width in [(2, 8, 7), (3, 9, 11), (4, 5, 7), (2, 12, 10), (5, 6, 9)]:
             x = torch.randn(batch, 6, height, width)
             torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "pool": 2}], ids=str)
+def test_a_handful_of_programs_serve_all_sizes(dynamic, options):
+    torch._dynamo.reset()
+    layer, counter = layer_of(grid=(12, 12), **options), CompileCounter()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=dynamic, backend=counter)
+    sizes = [(8, 7), (9, 11), (5, 7), (12, 10), (20, 30), (25, 14), (14, 25), (6, 33), (33, 6), (40, 40)]
+    with torch.no_grad():
+        for batch, size in enumerate(sizes, start=2):
+            compiled(torch.randn(batch, 6, *size))
+    assert counter.frame_count <= 5
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch's fused attention, under vmap

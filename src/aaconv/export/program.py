@@ -6,6 +6,7 @@ Letters: B images, C channels, H W an image in pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ def _placeholder(program: ExportedProgram) -> Tensor:
     return next(node.meta["val"] for node in program.graph.nodes if node.name == name)
 
 
-def _least(program: ExportedProgram, edge: torch.SymInt) -> int:
+def _least(program: ExportedProgram, edge: Any) -> int:
     """The least value of a symbolic edge. Tracing takes for granted that what is free is no 1."""
     bounds = program.range_constraints.get(edge.node.expr)
     lower = 1 if bounds is None else int(bounds.lower)
