@@ -132,6 +132,7 @@ class Copy:
 def _run_tests(root: Path, log: Path, tests: Sequence[str]) -> None:
     """In a process of its own: run the tests of the copy, its output into ``log``, and exit with pytest's status."""
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the system's own again, not how this process was started
     with log.open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
