@@ -86,7 +86,7 @@ def test_survey_tells_grey_from_colour_and_says_what_is_broken(tmp_path):
     empty.write_bytes(b"")
     channels, broken = survey([*grey, empty, gone, colour])
     assert channels == 3
-    assert broken == {empty: f"{empty}: not an image that can be read", gone: f"no image file {gone}"}
+    assert broken == {empty: f"{empty}: not an image that can be read (PNG or JPEG)", gone: f"no image file {gone}"}
     assert survey([empty, *grey])[0] == 1
 
 
