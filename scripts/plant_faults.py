@@ -2,7 +2,7 @@
 
     python scripts/plant_faults.py [--only TEXT] [--json FILE]
 
-The whole table takes about 40 minutes of one core. Exits 1 if fewer than 90% of the faults are caught, if a row does
+The whole table takes half an hour and more. Exits 1 if fewer than 90% of the faults are caught, if a row does
 not apply to the sources any more, or if a test fails without any fault.
 """
 

@@ -66,7 +66,7 @@ CASES = {
     "killed, shards": (SHARDS, 1, "SIGKILL"),
     "killed, two processes": ((), 2, "SIGKILL"),
     "killed, two processes with workers": (("--machine.workers=2",), 2, "SIGKILL"),
-    "terminated": ((), 1, "SIGTERM"),
+    "terminated": (("--machine.save_steps=0",), 1, "SIGTERM"),  # saves because it is told to stop
     "terminated, two processes": ((), 2, "SIGTERM"),
     "interrupted": ((), 1, "SIGINT"),
 }

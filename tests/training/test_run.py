@@ -107,6 +107,25 @@ def test_best_is_kept_beside_last(tmp_path, monkeypatch):
         assert all(torch.equal(value, kept[epoch][name]) for name, value in model.state_dict().items()), file
 
 
+def test_resumed_run_knows_its_best(tmp_path, monkeypatch):
+    accuracies = iter([0.9, 0.5, 0.6])
+    original = History.on_train_epoch_end
+
+    def scripted(self, trainer, task):
+        original(self, trainer, task)
+        self.rows[-1]["val_accuracy"] = next(accuracies)
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(History, "on_train_epoch_end", scripted)
+    with pytest.raises(Stopped):
+        train(recipe_of(), tmp_path, data=tiny(), title=None)
+    best = (tmp_path / BEST).read_bytes()
+    train(recipe_of(), tmp_path, data=tiny(), title=None)
+    assert next(accuracies, None) is None
+    assert (tmp_path / BEST).read_bytes() == best
+
+
 def test_moving_average_is_evaluated_and_kept(tmp_path, monkeypatch):
     data, seen = tiny(), []
     original = Keeper.on_train_batch_end
