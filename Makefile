@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH ?= runs/bench
 
-.PHONY: install demo test hard lint bench bench-results docs release-check constraints clean
+.PHONY: install demo test hard faults coverage lint bench bench-results docs release-check constraints clean
 
 install: $(STAMP)
 
@@ -24,6 +24,18 @@ test: install
 # What takes minutes: readers fed with damaged files, programs killed and starved.
 hard: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hard --numprocesses 2 --dist loadfile
+
+# Faults planted one at a time in a copy, to see whether tests notice; half an hour and more.
+faults: install
+	mkdir -p runs
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/plant_faults.py --json runs/faults.json
+
+# Lines that `make test` reaches, in started programs too.
+coverage: install
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine
+	$(BIN)/coverage report
 
 lint: install
 	$(BIN)/ruff format --check .
