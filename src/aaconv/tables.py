@@ -121,7 +121,7 @@ def read_results(path: Path) -> dict[str, float]:
         ValueError: No CSV in UTF-8, a column is missing, a network unknown or given twice, an accuracy no percentage.
     """
     expect_file("results", path, RESULTS_BYTES)
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         try:
             if not {"model", "top1"} <= set(reader.fieldnames or ()):

@@ -204,7 +204,7 @@ def test_hostile_uploads_are_refused_with_a_message(tab, address, uploads, conte
         (turned, "turned.jpg", "image/jpeg"),
         (lambda: encoded(image(mode="CMYK"), "JPEG"), "print.jpg", "image/jpeg"),
         (lambda: encoded(image(mode="RGBA")), "clear.png", "image/png"),
-        (lambda: encoded(image(), "GIF", save_all=True, append_images=[image(seed=1)]), "moving.gif", "image/gif"),
+        (lambda: encoded(image(), save_all=True, append_images=[image(seed=1)]), "moving.png", "image/png"),
         (
             lambda: encoded(Image.fromarray(torch.arange(2400).view(40, 60).mul(27).numpy().astype("uint16"))),
             "deep.png",

@@ -192,7 +192,7 @@ def test_unreadable_images_stop_it_or_count_as_empty(checkpoint, files):
 
 def test_unreadable_image_of_another_process_is_named_in_a_line(checkpoint, files):
     (files[1] / "3.png").write_bytes(b"no image")
-    with pytest.raises(ImageReadError, match=r"^\S+3\.png: not an image that can be read$"):
+    with pytest.raises(ImageReadError, match=r"^\S+3\.png: not an image that can be read \(PNG or JPEG\)$"):
         evaluate(checkpoint, *files, workers=1)
 
 

@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock
 
 from aaconv._errors import Failed, Stopped
+from aaconv._files import beside
 from aaconv.data.digit_pairs import digit_pairs
 from aaconv.data.splits import ImageData, Split
 from aaconv.training.callbacks import CURVES, METRICS, History
@@ -240,7 +241,7 @@ def test_damaged_progress_is_named(tmp_path):
 
 
 def test_rest_of_a_killed_save_is_cleared(tmp_path):
-    (tmp_path / f".{RESUME}.123").write_bytes(b"half a file")
+    beside(tmp_path / RESUME).write_bytes(b"half a file")
     train(recipe_of("--epochs=1"), tmp_path, data=tiny(), title=None)
     assert {path.name for path in tmp_path.iterdir()} == KEPT
 
