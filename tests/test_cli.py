@@ -152,6 +152,7 @@ def test_dry_run(capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.hard
 def test_tables_are_printed_or_written(tmp_path, capsys):
     code, printed, _ = run(capsys, "tables")
     assert code == 0

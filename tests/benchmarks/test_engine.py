@@ -46,6 +46,7 @@ def test_nothing_is_timed_when_the_engine_trains_otherwise(engine, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.hard
 def test_startup_is_read_from_a_fresh_process(engine):
     seconds = engine.first_step(*TINY)
     assert list(seconds) == ["1st step begins", "2nd step begins"]

@@ -51,7 +51,12 @@ def test_header_names_keys_and_networks_that_there_are(name):
         assert is_detector(network), network
 
 
-@pytest.mark.parametrize("name", NAMES)
+def slow(name):
+    """One of COCO's is enough for every day."""
+    return name.startswith("detect_coco_")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.hard] if slow(n) else []) for n in NAMES])
 def test_packaged_recipe_trains_a_step(name, tmp_path, monkeypatch):
     """At 96 pixels: below, a map of one cell meets a convolution with a stride, and the gradient that oneDNN gives for
     that in bfloat16 is whatever was in memory.

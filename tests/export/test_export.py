@@ -143,6 +143,7 @@ def test_the_command_offers_what_there_is():
     assert OPSETS == OFFERED
 
 
+@pytest.mark.hard
 def test_checkpoint_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["export", "digits", "--format", "torch", "--img-size", "24", "40"]) == 0

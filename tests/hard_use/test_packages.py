@@ -51,6 +51,7 @@ def sums(code, blocked=()):
     return [float(value) for value in done.stdout.split()]
 
 
+@pytest.mark.hard
 def test_the_layer_gives_the_same_without_any(usual):
     assert sums(LAYER + WITHOUT_NUMBA + NAMES, OPTIONAL) == pytest.approx(usual, rel=1e-5)
 
@@ -68,7 +69,8 @@ def test_importing_loads_nothing_heavy():
     assert not modules_after("import aaconv") & {"torch", "numpy", *HEAVY}
     with_layer = modules_after("import aaconv; aaconv.AttentionAugmentedConv2d")
     assert "torch" in with_layer
-    assert not with_layer & {"torch._dynamo", "torch._inductor", "torch.fx.experimental.symbolic_shapes", *HEAVY}
+    slow = {"torch._dynamo", "torch._inductor", "torch.fx.experimental.symbolic_shapes", *HEAVY}
+    assert not with_layer & slow - {"tqdm"}  # torch itself imports that
 
 
 def test_the_base_install_is_torch_numpy_and_numba():

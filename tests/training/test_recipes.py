@@ -84,7 +84,12 @@ def test_networks_of_the_header_exist_and_take_the_recipe_s_options(name):
             create_model(network, num_classes=3, img_size=recipe.data.size, **recipe.model.options)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def slow(name):
+    """One of ImageNet's is enough for every day."""
+    return name.startswith("imagenet_")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.hard] if slow(n) else []) for n in NAMES])
 def test_packaged_recipe_trains_a_step(name):
     recipe = load_recipe(name)
     said = dry_run(recipe)

@@ -128,6 +128,7 @@ def expect_same_to_the_bit(runs, world, kill, epochs, batches):
     assert history(resumed) == history(whole)
 
 
+@pytest.mark.hard
 def test_checkpoint_survives_being_killed_while_it_is_written(folder):
     options = ("--machine.save_steps=1", "--epochs=60")
     first = job(folder, "saving", *options, kill="SIGKILL", batches=9, pause=0.02)

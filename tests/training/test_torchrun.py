@@ -37,6 +37,7 @@ def start(*arguments):
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.hard
 def test_two_nodes_do_what_two_processes_of_one_do(command, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
