@@ -13,4 +13,4 @@ autodoc_typehints = "none"
 nb_execution_mode = "auto"
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
-nb_execution_timeout = 300  # seconds a cell
+nb_execution_timeout = 900  # seconds a cell
