@@ -16,7 +16,9 @@ def ready(page, count=1):
 
 def click(page, x, y, at=0):
     """On the picture, at shares of it, and wait for the answer."""
-    page.locator(".stage").nth(at).scroll_into_view_if_needed()
+    page.locator(".stage").nth(at).evaluate(
+        "stage => stage.scrollIntoView({block: 'nearest'})"
+    )  # at once: it may be drawn anew
     box = page.locator(".stage").nth(at).bounding_box()
     page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
     page.wait_for_function(
