@@ -210,6 +210,14 @@ def _augment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the report there too")
 
 
+def image_size(options: argparse.Namespace) -> int | list[int] | None:
+    """What --img-size says: an edge, height and width, or nothing."""
+    size = options.img_size
+    if size is not None and len(size) > 2:
+        raise ValueError(f"--img-size takes an edge, or height and width, got {len(size)} numbers")
+    return size[0] if size is not None and len(size) == 1 else size
+
+
 def _augment(options: argparse.Namespace) -> None:
     import torch
 
@@ -217,14 +225,12 @@ def _augment(options: argparse.Namespace) -> None:
     from aaconv._files import write_text
     from aaconv.models.lookup import any_model, finds_boxes
 
-    size = options.img_size
-    if size is not None and len(size) > 2:
-        raise ValueError(f"--img-size takes an edge, or height and width, got {len(size)} numbers")
+    size = image_size(options)
     with torch.device("cpu" if finds_boxes(options.model) else "meta"):  # boxes are chosen by numbers
         model = any_model(options.model)
     chosen = {name: getattr(options, name) for name in ("key_ratio", "value_ratio", "num_heads")}
     chosen |= {name: getattr(options, name) for name in ("where", "extra_gflops", "extra_memory_mb")}
-    _, report = augment(model, img_size=size[0] if size and len(size) == 1 else size, **chosen)
+    _, report = augment(model, img_size=size, **chosen)
     print(report)
     if options.json:
         write_text(Path(options.json), report.to_json())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
-from aaconv.cli.commands import Commands
+from aaconv.cli.commands import Commands, image_size
 
 FORMAT_NAMES, OPSETS = ("torch", "onnx", "executorch"), (18, 20, 23)  # known here before torch is
 
@@ -24,10 +25,8 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
 def _export(options: argparse.Namespace) -> None:
     from aaconv.export import export_checkpoint
 
-    size = options.img_size
-    if size is not None and len(size) > 2:
-        raise ValueError(f"--img-size takes an edge, or height and width, got {len(size)} numbers")
-    chosen = {} if size is None else {"img_size": size[0] if len(size) == 1 else size}
+    size = image_size(options)
+    chosen: dict[str, Any] = {} if size is None else {"img_size": size}
     chosen |= {"dynamic": not options.static, "opset": options.opset, "on_step": _tell}
     print(export_checkpoint(options.checkpoint, options.out, format=options.format, **chosen))
 
