@@ -11,19 +11,21 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[all,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[all,dev]'
 	touch $(STAMP)
 
 demo: install
 	$(BIN)/aaconv demo
 
 # Two processes of one thread each: most of the time is starting programs, and threads that wait for each other spin.
+IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_TWO)
 
 # What takes minutes: readers fed with damaged files, programs killed and starved.
 hard: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hard --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hard $(IN_TWO)
 
 # Faults planted one at a time in a copy, to see whether tests notice; half an hour and more.
 faults: install

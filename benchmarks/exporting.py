@@ -2,7 +2,7 @@
 
 Run: python benchmarks/exporting.py [--networks PATTERN ...] [--opset 18 20 23] [--repeats 9] [--out FOLDER]
 
-Networks have drawn norms, as after training. A second call with the same folder goes on with what is missing.
+Networks have drawn norms, as after training. A second call with the same folder adds what is missing.
 """
 
 import argparse
@@ -32,11 +32,13 @@ def main() -> int:
     path = options.out and options.out / "exporting.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path and path.exists() else []
     names = sorted({name for pattern in options.networks for name in list_models(pattern)})
-    done = {row["network"] for row in rows}
+    done = {(row["network"], row["name"]) for row in rows}
+    formats = {"torch": ("torch", 0)} | {f"onnx {opset}": ("onnx", opset) for opset in options.opset}
     for name in names:
-        if name not in done:
-            rows += measure(name, options.opset)
-            _say(rows[-1 - len(options.opset) :])
+        missing = [label for label in formats if (name, label) not in done]
+        if missing:
+            rows += measure(name, {label: formats[label] for label in missing})
+            _say(rows[-len(missing) :])
             _write(path, rows)
     if options.repeats:
         rows = [row for row in rows if row["unit"] != "ms"] + time_onnx(options.opset, options.repeats)
@@ -46,20 +48,20 @@ def main() -> int:
     return 0
 
 
-def measure(name: str, opsets: list[int]) -> list[dict[str, Any]]:
-    """Error of the exported program and of each opset's ONNX file, over the largest output or 1."""
+def measure(name: str, formats: dict[str, tuple[str, int]]) -> list[dict[str, Any]]:
+    """Error of a file of each format and opset, over the largest output or 1."""
     edge = next((edge for part, edge in EDGES.items() if part in name), 128)
     model = lively(create_model(name, img_size=edge))
     shapes = shapes_of(3, (edge, edge), dynamic=True, batch=2)
     traced = trace(model, torch.randn(shapes[0]))
     shapes = shapes_of(3, (edge, edge), dynamic=True, batch=2, least=traced.least_edge)
     rows = []
-    for kind, opset in [("torch", 0), *(("onnx", opset) for opset in opsets)]:
+    for label, (kind, opset) in formats.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network"
             FORMATS[kind].write(traced, path, "{}", opset)
             error = compare(model, FORMATS[kind].open(path), shapes)
-        rows.append({"network": name, "name": f"{kind} {opset or ''}".strip(), "unit": "error", "value": error})
+        rows.append({"network": name, "name": label, "unit": "error", "value": error})
     return rows
 
 

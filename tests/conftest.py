@@ -9,6 +9,15 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files of few tests that take long: begun first, or one process would wait for the other at the end.
+LONG = ("test_starve.py", "test_kill.py", "test_runs.py", "test_resume.py", "test_cuda.py", "test_detection_resume.py")
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

@@ -50,8 +50,10 @@ def test_bad_checkpoints_are_one_line(tmp_path, capsys):
 def test_a_port_in_use_is_one_line(capsys):
     import socket
 
+    before = signal.getsignal(signal.SIGTERM)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert main(["explore", "--port", str(taken.getsockname()[1]), "--checkpoint", "digits"]) == 2
     assert "port" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before

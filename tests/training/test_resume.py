@@ -70,6 +70,7 @@ CASES = {
     "terminated, two processes": ((), 2, "SIGTERM"),
     "interrupted": ((), 1, "SIGINT"),
 }
+COMMON = ("killed", "killed, shards", "killed, two processes with workers", "terminated", "terminated, two processes")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def history(run):
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in COMMON else [pytest.mark.hard]) for n in CASES])
 def test_goes_on_to_the_bit(trials, name):
     _, world, kill = CASES[name]
     expect_same_to_the_bit(trials[name], world, kill, 3, BATCHES)

@@ -14,6 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 
 import gradio as gr
 
+from aaconv._signals import handled
 from aaconv.explain.page import source
 from aaconv.explain.samples import samples
 from aaconv.explain.shelf import IMAGE_BYTES, Session, Shelf
@@ -61,11 +62,11 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; deleted when the page ends
         page = build_page(Shelf(checkpoints))
         ended = Event()
-        for number in (signal.SIGINT, signal.SIGTERM):  # an exception could be swallowed while the server starts
-            signal.signal(number, lambda *_: ended.set())
-        launch(page, host, port, browser=browser)
-        ended.wait()
-        page.close(verbose=False)
+        # By an event: an exception could be swallowed while the server starts.
+        with handled((signal.SIGINT, signal.SIGTERM), lambda *_: ended.set()):
+            print(f"{launch(page, host, port, browser=browser)} is ready; Ctrl-C ends it", flush=True)
+            ended.wait()
+            page.close(verbose=False)
 
 
 def launch(page: gr.Blocks, host: str, port: int, *, browser: bool = False) -> str:
@@ -76,6 +77,7 @@ def launch(page: gr.Blocks, host: str, port: int, *, browser: bool = False) -> s
         inbrowser=browser,
         prevent_thread_lock=True,
         share=False,
+        quiet=True,  # its own line offers a link that no option makes
         ssr_mode=False,
         max_file_size=CHECKPOINT_SIZE,
         footer_links=[],

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,10 +56,32 @@ def _write_onnx(traced: Traced, path: Path, description: str, opset: int) -> Non
             input_names=["images"],
             output_names=list(traced.outputs),
             verbose=False,
+            optimize=False,  # its search for patterns takes minutes, growing with the square of the graph
         )
-    assert program is not None
+        assert program is not None
+        _simplify(program.model)
     program.model.metadata_props[KEY] = description
     program.save(path, external_data=False)
+
+
+def _simplify(model: Any) -> None:
+    """Compute what does not depend on the images and leave out what is there twice, in place."""
+    import onnx_ir.passes.common as passes
+    from onnx_ir.passes import Sequential
+    from onnxscript.optimizer import fold_constants
+
+    passes.InlinePass()(model)
+    fold_constants(model)
+    Sequential(
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    )(model)
 
 
 def _open_onnx(path: Path) -> Runner:

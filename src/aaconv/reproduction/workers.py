@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 
 from aaconv._errors import Failed, Stopped
+from aaconv._signals import handled
 
 GOES_ON = "the same command goes on"
 SIGNALS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))  # clusters send these
@@ -36,7 +37,7 @@ def worker_pool(count: int) -> Iterator[ProcessPoolExecutor]:
     ours, theirs = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, context, _begin, (count, ours))
     try:
-        with _stopped_by_signals():
+        with handled(SIGNALS, _stop):
             _start(pool, count)
             yield pool
     except BaseException as error:
@@ -77,19 +78,5 @@ def _end_with(main: Connection) -> NoReturn:
         time.sleep(REMIND_SECONDS)
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """``SIGNALS`` raise Stopped here."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise Stopped(f"stopped by {signal.Signals(number).name}; runs under way are saved; {GOES_ON}")
-
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop(number: int, frame: Any) -> NoReturn:
+    raise Stopped(f"stopped by {signal.Signals(number).name}; runs under way are saved; {GOES_ON}")
