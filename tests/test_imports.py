@@ -17,7 +17,7 @@ ALLOWED = {
     "_signals": set(),
     "ops": {"_checks"},
     "nn": {"_checks", "ops"},
-    "_weights": {"nn"},
+    "_weights": {"_checks", "nn"},
     "adapters": {"_checks", "ops", "nn"},
     "foreign": {"_checks", "nn"},
     "surgery": {"_checks", "nn"},

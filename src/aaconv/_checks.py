@@ -79,6 +79,14 @@ def expect_file(name: str, path: str | Path, most: int | None = None) -> Path:
     return file
 
 
+def expect_utf8(name: str, path: str | Path) -> None:
+    """Raise ValueError if bytes of the name are no UTF-8: TensorBoard and safetensors take no such names."""
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise ValueError(
+            f"{name} must have a name in UTF-8, got {str(path)!r}; take another name, or a locale such as C.UTF-8"
+        )
+
+
 def expect_shape(name: str, tensor: Any, shape: Sequence[int | str]) -> None:
     """Raise unless ``tensor`` is a floating-point tensor of ``shape``; letters in ``shape`` are free sizes."""
     from torch import Tensor  # here, so that checking a configuration does not wait for torch

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import UninitializedParameter
 
+from aaconv._checks import expect_utf8
 from aaconv.nn.position import RelativePosition2d
 
 MAX_FILE = 8 * 2**30  # bytes; the largest of our networks has 250 MB
@@ -62,6 +63,7 @@ def open_weights(path: Path, shown: str | Path) -> Iterator[WeightsFile]:
         ValueError: No safetensors file, damaged, or larger than ``MAX_FILE`` or its header than ``MAX_HEADER``.
     """
     start = b""
+    expect_utf8("a checkpoint", path)
     try:
         with path.open("rb") as raw:
             start, size = raw.read(8), path.stat().st_size

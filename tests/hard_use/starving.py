@@ -13,7 +13,6 @@ from pathlib import Path
 
 from tests.hard_use.killing import start, waited, warm
 
-NOBODY = 65534
 ROOM = 48 * 1024  # bytes of the small disk
 
 
@@ -26,15 +25,14 @@ def small_disk(out):
 def short_files(out):
     """No file may grow."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
 
 def read_only(out):
-    """A folder of somebody else's."""
+    """A folder that takes no files, from its owner neither."""
     out.mkdir(parents=True, exist_ok=True)
-    if os.getuid() == 0:
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+    if os.getuid() == 0:  # who may write whatever the folder's mode is
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(out)], check=True)
     else:
         out.chmod(0o500)
 
@@ -90,6 +88,22 @@ FAULTS = {
 }
 
 
+def heard(row, inputs, out, fault):
+    """The exit code of a command with a fault, and what it said: into a pipe, which no fault of the disk cuts."""
+    reader, writer = os.pipe()
+
+    def before():
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+        fault(out)
+
+    code = waited(start(row, inputs, out, before))
+    os.close(writer)
+    os.set_blocking(reader, False)  # what the command started may hold the other end yet
+    with open(reader, "rb", buffering=0) as file:
+        return code, (file.readall() or b"").decode(errors="replace")
+
+
 def perform(job):
     """What came of every command with every fault: exit code, what it said, what is wrong with its files."""
     from tests.hard_use.commands import COMMANDS
@@ -99,14 +113,14 @@ def perform(job):
     for name in job["names"]:
         for fault in job["faults"]:
             out = Path(job["folder"]) / f"{name} {fault}"
-            code = waited(start(COMMANDS[name], job["inputs"], out, lambda f=fault, o=out: FAULTS[f](o)))
+            code, said = heard(COMMANDS[name], job["inputs"], out, FAULTS[fault])
             wrong = faults(out) if out.is_dir() else []
             found.append(
                 {
                     "name": name,
                     "fault": fault,
                     "code": code,
-                    "said": Path(f"{out}.said").read_text(errors="replace"),
+                    "said": said,
                     "wrong": wrong + [f"{rest} is left" for rest in unfinished(out) if not rest.endswith(".part")],
                 }
             )

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 NOWHERE = "/proc/nowhere"  # where even root makes no folder
 CACHES = dict.fromkeys(("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TORCH_HOME"), NOWHERE)
 ENVIRONMENTS = {
-    "plain C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "plain C": {"LC_ALL": "C"},
     "no home": {"HOME": None, "XDG_CACHE_HOME": None},
     "home and caches nowhere": {"HOME": NOWHERE, **CACHES},
     "time and terminal": {"TZ": "Nowhere/Odd", "TERM": "dumb", "COLUMNS": "0", "PYTHONWARNDEFAULTENCODING": "1"},

@@ -50,7 +50,9 @@ def test_names():
 
 def test_packages_that_bring_more_networks_are_named(monkeypatch):
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="; without timm and torchvision only some are there: pip install 'aaconv"):
+    with pytest.raises(
+        ValueError, match="; without timm and torchvision and PIL only some are there: pip install 'aaconv"
+    ):
         create_model("aa_resnet5O")
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: round trip, and everything that is no checkpoint."""
 
 import json
+import os
 import random
 import struct
 from dataclasses import asdict, replace
@@ -111,6 +112,13 @@ REFUSALS = {
 def test_refusals(tmp_path, kind):
     with pytest.raises(ValueError, match=REFUSALS[kind]):
         load_checkpoint(spoiled(tmp_path, kind))
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"net\xff.safetensors")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a checkpoint must have a name in UTF-8, got '.*net\\udcff\.safetensors'"):
+        load_checkpoint(path)
 
 
 def test_missing_file(tmp_path):

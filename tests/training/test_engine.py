@@ -40,7 +40,6 @@ def test_all_gpus_where_there_are_some(monkeypatch, cards, expected):
 @pytest.mark.parametrize(
     "name, options",
     [
-        ("tensorboard", {"save_dir": "here", "name": "", "version": "tensorboard"}),
         ("wandb", {"save_dir": "here"}),
         ("comet", {"offline_directory": "here"}),
         ("neptune", {}),
@@ -50,3 +49,11 @@ def test_loggers_get_the_run_s_folder(monkeypatch, name, options):
     kinds = {kind: lambda **given: given for kind, _ in engine.LOGGERS.values()}
     monkeypatch.setitem(sys.modules, "pytorch_lightning.loggers", SimpleNamespace(**kinds))
     assert engine._logger(name, "here") == options
+
+
+def test_tensorboard_leaves_its_events_alone(tmp_path):
+    logger = engine._logger("tensorboard", tmp_path)
+    logger.log_metrics({"loss": 0.5}, step=1)
+    logger.save()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert ".tfevents." in events.name

@@ -227,6 +227,12 @@ def test_another_run_is_refused_unless_told_so(tmp_path):
         train(recipe_of(), tmp_path, data=tiny())
 
 
+def test_folder_with_a_name_that_is_no_utf8_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--out must have a name in UTF-8"):
+        train(recipe_of(), tmp_path / os.fsdecode(b"run\xff"), data=tiny())
+    assert not list(tmp_path.iterdir())
+
+
 def test_folder_in_use_is_refused(tmp_path):
     with FileLock(tmp_path / LOCK), pytest.raises(ValueError, match=r"is in use by another process; wait for it"):
         train(recipe_of(), tmp_path, data=tiny())

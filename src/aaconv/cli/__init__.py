@@ -28,6 +28,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed, 2 bad input (one line says what), 130 interrupted."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us; else the next file to be opened gets its place
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names of any language, whatever the terminal's
             stream.reconfigure(errors="backslashreplace")
@@ -52,8 +55,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("aaconv"):
             raise
-        extra = EXTRAS.get(error.name.partition(".")[0], "train")
-        return _say(f"this command needs the package {error.name!r}: pip install 'aaconv[{extra}]'", USAGE)
+        package = error.name.partition(".")[0]
+        extra = EXTRAS.get(package, "train")
+        return _say(f"this command needs the package {package!r}: pip install 'aaconv[{extra}]'", USAGE)
     except Stopped as error:
         return _say(str(error), INTERRUPTED)
     except (Failed, FloatingPointError, ValueError, TypeError, OSError) as error:
@@ -72,7 +76,7 @@ def _is_of_the_machine(error: Exception) -> bool:
 
 def _flush() -> bool:
     """Print what is left; False where that cannot be: whoever read it is gone, as ``head`` is, or there is no room."""
-    if sys.stdout is None or sys.stdout.closed:
+    if sys.stdout.closed:
         return True
     try:
         sys.stdout.flush()

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ class Format:
 
 
 def _write_torch(traced: Traced, path: Path, description: str, opset: int) -> None:
-    with path.open("wb") as file:
-        torch.export.save(traced.program, file, extra_files={f"{KEY}.json": description})
+    content = BytesIO()  # on a full disk PyTorch's writer would end the process
+    torch.export.save(traced.program, content, extra_files={f"{KEY}.json": description})
+    path.write_bytes(content.getbuffer())
 
 
 def _open_torch(path: Path) -> Runner:

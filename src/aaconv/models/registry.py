@@ -45,8 +45,8 @@ def check_model_name(name: str) -> None:
     if name in names:
         return
     close = get_close_matches(str(name), names, n=3) or names
-    missing = " and ".join(package for package in ("timm", "torchvision") if find_spec(package) is None)
-    hint = f"; without {missing} only some are there: pip install 'aaconv[vision]'" if missing else ""
+    lacking = " and ".join(_missing())
+    hint = f"; without {lacking} only some are there: pip install 'aaconv[vision]'" if lacking else ""
     raise ValueError(f"no model {name!r}; nearest: {', '.join(close)}{hint}")
 
 
@@ -63,7 +63,7 @@ def is_detector(name: str) -> bool:
 @cache
 def _detectors() -> dict[str, Callable[..., nn.Module]]:
     """Functions that build the detectors, which are torchvision's around bodies of timm's."""
-    if not _timm_networks() or find_spec("torchvision") is None:
+    if _missing():
         return {}
     from aaconv.models import retinanet
 
@@ -73,8 +73,13 @@ def _detectors() -> dict[str, Callable[..., nn.Module]]:
 @cache
 def _timm_networks() -> dict[str, Callable[..., nn.Module]]:
     """Functions that build the networks with parts of timm's."""
-    if find_spec("timm") is None:
+    if _missing():
         return {}
     from aaconv.models import timm_networks
 
     return timm_networks.NETWORKS
+
+
+def _missing() -> list[str]:
+    """Packages of the larger networks that are not installed: timm needs torchvision, and that PIL."""
+    return [name for name in ("timm", "torchvision", "PIL") if find_spec(name) is None]

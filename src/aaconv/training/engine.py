@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -22,7 +23,6 @@ from aaconv.training.keeping import Keeper, RandomStates, WholeFiles
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 # Class of pytorch_lightning.loggers, and the argument that takes the run's folder.
 LOGGERS = {
-    "tensorboard": ("TensorBoardLogger", "save_dir"),
     "wandb": ("WandbLogger", "save_dir"),
     "mlflow": ("MLFlowLogger", "save_dir"),
     "comet": ("CometLogger", "offline_directory"),
@@ -95,9 +95,16 @@ def _launched(machine: MachineConfig) -> tuple[int, int]:
     return max(1, torch.cuda.device_count() if machine.accelerator != "cpu" else 1), machine.nodes
 
 
+class _TensorBoard(TensorBoardLogger):
+    """Without the empty ``hparams.yaml``: a run's settings are in ``recipe.yaml``, written whole."""
+
+    def save(self) -> None:
+        super(TensorBoardLogger, self).save()
+
+
 def _logger(name: str, folder: Path) -> Any:
+    if name == "tensorboard":
+        return _TensorBoard(folder, name="", version="tensorboard")
     kind, argument = LOGGERS[name]
     options = {argument: str(folder)} if argument else {}
-    if name == "tensorboard":
-        options |= {"name": "", "version": "tensorboard"}
     return getattr(importlib.import_module("pytorch_lightning.loggers"), kind)(**options)

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader
 
+from aaconv._checks import expect_utf8
 from aaconv._files import remove_unfinished
 from aaconv.data.splits import Draw
 from aaconv.training.callbacks import History
@@ -152,6 +153,7 @@ def locked(folder: Path) -> Iterator[None]:
     if not is_first():
         yield
         return
+    expect_utf8("--out", folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
