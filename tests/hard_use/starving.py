@@ -72,6 +72,17 @@ def nobody_reads(out):
     os.close(reader)
 
 
+def possible(folder):
+    """Names of the faults that can be had here: two are mounts, for which the owner of the machine is needed."""
+    if os.getuid():
+        return [name for name in FAULTS if name != "small_disk"]
+    tried = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, check=False)
+    if tried.returncode == 0:
+        subprocess.run(["umount", str(folder)], check=True)
+        return list(FAULTS)
+    return [name for name in FAULTS if name not in ("small_disk", "read_only")]
+
+
 FAULTS = {
     fault.__name__: fault
     for fault in (

@@ -10,12 +10,11 @@ import pytest
 
 from tests.data.web import serving
 from tests.hard_use.commands import ARCHIVE, COMMANDS, lay_inputs
-from tests.hard_use.starving import FAULTS
+from tests.hard_use.starving import possible
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name, row in COMMANDS.items() if not row.script]
 NEEDED = {"short_files", "file_in_the_way"}  # without it no command can do its work
-AS_ROOT = {"small_disk"}  # mounts
 
 
 def starved(folder, names, faults):
@@ -49,8 +48,7 @@ def trouble(row):
 
 @pytest.mark.hard
 def test_commands_on_machines_that_lack_something(tmp_path):
-    faults = [name for name in FAULTS if name not in AS_ROOT or os.getuid() == 0]
-    rows = starved(tmp_path, NAMES, faults)
+    rows = starved(tmp_path, NAMES, possible(tmp_path))
     for row in rows:
         print(row["name"], row["fault"], row["code"], row["said"].strip().splitlines()[-1:])
     assert not [text for row in rows for text in trouble(row)]
