@@ -35,7 +35,7 @@ faults: install
 # Lines that `make test` reaches, in started programs too.
 coverage: install
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(IN_TWO)
 	$(BIN)/coverage combine
 	$(BIN)/coverage report
 

@@ -55,6 +55,18 @@ def test_onnx_takes_any_size(tmp_path, network, opset):
     torch.testing.assert_close(found, network(images), rtol=0, atol=1e-6)
 
 
+def test_the_least_edge_is_what_the_program_takes(tmp_path):
+    """A map of one cell, 8 pixels, was taken for fixed; PyTorch records that as a check, not as a bound."""
+    network = torch.nn.Conv2d(3, 4, 3, stride=8, padding=1).eval()
+    exported = export_model(network, tmp_path / "x.pt2", format="torch", img_size=12)
+    assert exported.least_edge == 9
+    assert exported.shapes[-1][2:] == (9, 9)
+    module = torch.export.load(exported.path).module()
+    assert module(torch.zeros(1, 3, 9, 40)).shape == (1, 4, 2, 5)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        module(torch.zeros(1, 3, 8, 40))
+
+
 @pytest.mark.parametrize("position", ["sine", "coordconv", "none"])
 def test_other_positions(tmp_path, position):
     assert export_model(tiny(position=position), tmp_path / "x.pt2", format="torch", img_size=9).dynamic

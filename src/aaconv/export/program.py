@@ -5,6 +5,7 @@ Letters: B images, C channels, H W an image in pixels.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +83,7 @@ def trace(model: nn.Module, example: Tensor, *, dynamic: bool = True) -> Traced:
         raise ValueError(
             f"the network fixes {', '.join(stuck)} of its images; dynamic=False (--static) exports that size"
         )
-    least = max((_least(program, found[axis]) for axis in (2, 3)), default=1) if dynamic else min(example.shape[2:])
-    return Traced(program, names, least, dynamic)
+    return Traced(program, names, _least_edge(program, example) if dynamic else min(example.shape[2:]), dynamic)
 
 
 def _placeholder(program: ExportedProgram) -> Tensor:
@@ -92,8 +92,24 @@ def _placeholder(program: ExportedProgram) -> Tensor:
     return next(node.meta["val"] for node in program.graph.nodes if node.name == name)
 
 
-def _least(program: ExportedProgram, edge: Any) -> int:
-    """The least value of a symbolic edge. Tracing takes for granted that what is free is no 1."""
+def _least_edge(program: ExportedProgram, example: Tensor) -> int:
+    """The least height and width that the program takes: no recorded bound is below, and its own checks let it pass."""
+    bound = max(_bound(program, _placeholder(program).shape[axis]) for axis in (2, 3))
+    checks = getattr(program.module(), "_guards_fn", None)
+
+    def passes(edge: int) -> bool:
+        try:
+            checks(torch.empty(*example.shape[:2], edge, edge, device="meta"))  # type: ignore[misc]
+        except AssertionError:  # not all conditions are bounds: ceil(edge / 128) != 1
+            return False
+        return True
+
+    edges = range(bound, max(*example.shape[2:], bound) + 1)
+    return bound if checks is None or not passes(edges[-1]) else edges[bisect_left(edges, True, key=passes)]
+
+
+def _bound(program: ExportedProgram, edge: Any) -> int:
+    """The recorded bound of a symbolic edge. Tracing takes for granted that what is free is no 1."""
     bounds = program.range_constraints.get(edge.node.expr)
     lower = 1 if bounds is None else int(bounds.lower)
     return 1 if lower <= 2 else lower
