@@ -44,4 +44,4 @@ def test_signals_end_work_and_processes():
 def test_a_process_that_dies_is_told():
     told = "a process that trains died, perhaps for lack of memory; the same command goes on"
     with pytest.raises(Failed, match=told), worker_pool(1) as pool:
-        pool.submit(os._exit, 9).result()
+        pool.submit(signal.raise_signal, signal.SIGKILL).result()

@@ -180,7 +180,7 @@ def test_weights_begin_as_the_seed_draws_them_and_clipped_gradients_move_them_no
 def test_images_composed_anew_are_the_same_after_an_interruption(tmp_path, monkeypatch):
     data, recipe = digit_pairs(48, 32, edge=24), recipe_of("--data.name=digits", "--data.size=24")
     whole = train(recipe, tmp_path / "whole", data=data, title=None)
-    original = History.on_train_epoch_end
+    original, handler = History.on_train_epoch_end, signal.getsignal(signal.SIGTERM)
 
     def interrupt(self, trainer, task):
         original(self, trainer, task)
@@ -195,7 +195,7 @@ def test_images_composed_anew_are_the_same_after_an_interruption(tmp_path, monke
     resumed = train(recipe, tmp_path / "cut", data=data, title=None)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler
     assert len(json.loads((tmp_path / "cut" / ENVIRONMENT).read_text())["starts"]) == 2
 
 
