@@ -1,6 +1,7 @@
 """What the viewer shows, read as a person would, and what it should."""
 
 import re
+from contextlib import suppress
 
 import torch
 
@@ -15,15 +16,23 @@ def ready(page, count=1):
 
 
 def click(page, x, y, at=0):
-    """On the picture, at shares of it, and wait for the answer."""
-    page.locator(".stage").nth(at).evaluate(
-        "stage => stage.scrollIntoView({block: 'nearest'})"
-    )  # at once: it may be drawn anew
-    box = page.locator(".stage").nth(at).bounding_box()
+    """On the picture, at shares of it, and wait for the answer; again if the page was being laid out meanwhile."""
+    from playwright.sync_api import TimeoutError as NoAnswer
+
+    with suppress(NoAnswer):
+        return _click(page, x, y, at, patience=5_000)
+    return _click(page, x, y, at, patience=20_000)
+
+
+def _click(page, x, y, at, patience):
+    stage = page.locator(".stage").nth(at)
+    stage.evaluate("stage => stage.scrollIntoView({block: 'nearest'})")  # at once: it may be drawn anew
+    box = stage.bounding_box()
     page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
     page.wait_for_function(
         f"(() => {{ const at = document.querySelector('.aa-viewer').dataset.point.split(' ').map(Number);"
-        f" return Math.abs(at[0] - {x}) < 0.01 && Math.abs(at[1] - {y}) < 0.01; }})()"
+        f" return Math.abs(at[0] - {x}) < 0.01 && Math.abs(at[1] - {y}) < 0.01; }})()",
+        timeout=patience,
     )
 
 
