@@ -1,23 +1,16 @@
 """The benchmark of the operation: parity before time, and every contender in what it writes."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def attention(monkeypatch):
-    """The program, which stands in no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("attention", "rivals", "timing", "measuring"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module("attention")
+def attention(load, monkeypatch):
+    """The program."""
+    module = load("attention")
     eager = {name: attend for name, attend in module.rivals_on(module.CPU).items() if "compiled" not in name}
     monkeypatch.setattr(module, "rivals_on", lambda device: dict(eager))
     return module

@@ -1,6 +1,5 @@
 """Comparing results: made by hand, so that what must be flagged is known."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -10,17 +9,14 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 MACHINE = {"cpu": "a", "cores": 2, "torch": "2.15.0", "commit": "0", "date": "2026-11-01"}
 STEADY = [10.0, 10.1, 10.2, 10.3, 10.4]
 
 
 @pytest.fixture
-def compare(monkeypatch):
-    """The program, which stands in no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.delitem(sys.modules, "compare", raising=False)
-    return importlib.import_module("compare")
+def compare(load):
+    """The program."""
+    return load("compare")
 
 
 def row(name, repeats, unit="ms", **more):

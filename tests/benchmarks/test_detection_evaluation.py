@@ -1,25 +1,19 @@
 """The benchmark of COCO's figures: equal to pycocotools' before time and memory are taken."""
 
-import importlib
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("faster_coco_eval")
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def program(monkeypatch):
-    """The program, which stands in no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("detection_evaluation", "timing", "measuring"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("detection_evaluation")
+def program(load):
+    """The program."""
+    return load("detection_evaluation")
 
 
 def run(program, monkeypatch, *arguments):

@@ -1,26 +1,20 @@
 """The benchmark of the engine: it trains as a bare loop does, to the bit, before it is timed."""
 
-import importlib
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("pytorch_lightning")
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = ("--model.name=aa_resnet10xs_r25", "--batch_size=8")
 
 
 @pytest.fixture
-def engine(monkeypatch):
-    """The program, which stands in no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("engine", "timing", "measuring"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("engine")
+def engine(load):
+    """The program."""
+    return load("engine")
 
 
 def run(engine, monkeypatch, *arguments):

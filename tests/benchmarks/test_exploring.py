@@ -1,23 +1,17 @@
 """The benchmark of the page: answers are compared while they are timed."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gradio")
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def program(monkeypatch):
-    """The program, which stands in no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("exploring", "measuring"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("exploring")
+def program(load):
+    """The program."""
+    return load("exploring")
 
 
 def run(program, monkeypatch, *arguments):

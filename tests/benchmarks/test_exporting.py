@@ -1,22 +1,15 @@
 """The benchmark of exported files: a row for each network and format; what is there is not done again."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def program(monkeypatch):
-    """The program, which stands in no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("exporting", "measuring"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("exporting")
+def program(load):
+    """The program."""
+    return load("exporting")
 
 
 @pytest.mark.hard

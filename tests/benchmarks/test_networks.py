@@ -1,6 +1,5 @@
 """The benchmarks of layer and networks: every contender in what they write, each repeat kept."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -9,21 +8,21 @@ import pytest
 
 pytest.importorskip("timm")
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+@pytest.fixture
+def program(load, monkeypatch):
+    """A program by its name, with its arguments."""
+
+    def given(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--repeats", "2", *map(str, arguments)])
+        return load(name)
+
+    return given
 
 
-def program(name, monkeypatch, *arguments):
-    """A program, which stands in no package, with its arguments."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for module in (name, "measuring"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--repeats", "2", *map(str, arguments)])
-    return importlib.import_module(name)
-
-
-def test_networks_in_pairs(monkeypatch, tmp_path, capsys):
+def test_networks_in_pairs(program, tmp_path, capsys):
     pair = "aa_resnet10xs_r25,resnet10xs,2,16"
-    assert program("networks", monkeypatch, "--pair", pair, "--out", tmp_path).main() == 0
+    assert program("networks", "--pair", pair, "--out", tmp_path).main() == 0
     rows = json.loads((tmp_path / "networks.json").read_text())["rows"]
     assert [(row["name"], row["mode"]) for row in rows] == [
         (name, mode) for mode in ("inference", "training") for name in ("aa_resnet10xs_r25", "resnet10xs")
@@ -34,8 +33,8 @@ def test_networks_in_pairs(monkeypatch, tmp_path, capsys):
     assert f"{first['value'] / second['value']:6.2f} x" in capsys.readouterr().out
 
 
-def test_layer(monkeypatch, tmp_path):
-    layer = program("layer", monkeypatch, "--out", tmp_path)
+def test_layer(program, monkeypatch, tmp_path):
+    layer = program("layer", "--out", tmp_path)
     monkeypatch.setattr(layer, "BATCH", 1)
     assert layer.main() == 0
     rows = json.loads((tmp_path / "layer.json").read_text())["rows"]
@@ -43,8 +42,8 @@ def test_layer(monkeypatch, tmp_path):
     assert all(len(row["all"]) == 2 and row["value"] > 0 for row in rows)
 
 
-def test_results_belong_to_a_commit_and_a_machine(monkeypatch):
-    measuring = program("measuring", monkeypatch)
+def test_results_belong_to_a_commit_and_a_machine(program, monkeypatch):
+    measuring = program("measuring")
     here = measuring.machine()
     monkeypatch.setattr(measuring, "machine", lambda: here | {"cpu": "A (R) CPU @ 2GHz", "cores": 2, "commit": "12+"})
     assert measuring.results_folder() == Path(f"benchmarks/results/{here['date']}-12+-a-r-cpu-2ghz-2-cores")

@@ -1,9 +1,7 @@
 """The benchmark of what feeds training: parity with torchvision before time, and every contender in what it writes."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,16 +10,11 @@ from aaconv.data.augmentation import NOISE
 from aaconv.data.views import random_box
 from aaconv.training.loaders import Batch
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def pipeline(monkeypatch):
-    """The program, which stands in no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("pipeline", "timing", "measuring"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("pipeline")
+def pipeline(load):
+    """The program."""
+    return load("pipeline")
 
 
 def run(pipeline, monkeypatch, *arguments):

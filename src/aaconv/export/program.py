@@ -83,7 +83,7 @@ def trace(model: nn.Module, example: Tensor, *, dynamic: bool = True) -> Traced:
         raise ValueError(
             f"the network fixes {', '.join(stuck)} of its images; dynamic=False (--static) exports that size"
         )
-    return Traced(program, names, _least_edge(program, example) if dynamic else min(example.shape[2:]), dynamic)
+    return Traced(program, names, _least_edge(program, found, example) if dynamic else min(example.shape[2:]), dynamic)
 
 
 def _placeholder(program: ExportedProgram) -> Tensor:
@@ -92,9 +92,9 @@ def _placeholder(program: ExportedProgram) -> Tensor:
     return next(node.meta["val"] for node in program.graph.nodes if node.name == name)
 
 
-def _least_edge(program: ExportedProgram, example: Tensor) -> int:
+def _least_edge(program: ExportedProgram, found: torch.Size, example: Tensor) -> int:
     """The least height and width that the program takes: no recorded bound is below, and its own checks let it pass."""
-    bound = max(_bound(program, _placeholder(program).shape[axis]) for axis in (2, 3))
+    bound = max(_bound(program, found[axis]) for axis in (2, 3))
     checks = getattr(program.module(), "_guards_fn", None)
 
     def passes(edge: int) -> bool:
